@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+
+############################################################################
+#
+# MODULE:     i.ann.maskrcnn.train
+# AUTHOR(S):  Ondrej Pesek (first version), the i.ann.maskrcnn developers
+# PURPOSE:    Train a Mask R-CNN on labelled, georeferenced images
+# COPYRIGHT:  (C) 2017-2026 by the i.ann.maskrcnn developers
+#
+#             This program is free software under the GNU General Public
+#             License (>=v2). Read the file COPYING that comes with GRASS
+#             for details.
+#
+#############################################################################
+
+# %module
+# % description: Trains a Mask R-CNN network on labelled images.
+# % keyword: imagery
+# % keyword: deep learning
+# % keyword: ann
+# % keyword: object recognition
+# % keyword: instance segmentation
+# % keyword: vector
+# % keyword: raster
+# %end
+# %flag
+# % key: e
+# % label: Pretrained weights were trained on other classes, resolution or sizes
+# % description: The last layers of the heads, which depend on the classes, are not loaded but trained anew
+# % guisection: Model
+# %end
+# %flag
+# % key: s
+# % label: Leave 10 % of the images out of the training
+# % description: Their list is saved as unused.txt in the logs directory, for a test of the final model
+# % guisection: Data
+# %end
+# %flag
+# % key: b
+# % label: Train the batch normalisation too
+# % description: Not recommended for small batches
+# % guisection: Training
+# %end
+# %flag
+# % key: n
+# % label: No resizing or padding of images
+# % description: All images must be of one size, with sides that are multiples of 64
+# % guisection: Data
+# %end
+# %option G_OPT_M_DIR
+# % key: training_dataset
+# % label: Directory of the labelled images
+# % description: One directory per image, with the image and one mask file <image>-<class>-<number>.png per instance
+# % required: yes
+# % guisection: Data
+# %end
+# %option G_OPT_F_INPUT
+# % key: model
+# % label: Model file (.h5) to start from
+# % description: Leave empty to train from scratch
+# % required: no
+# % guisection: Model
+# %end
+# %option
+# % key: classes
+# % type: string
+# % label: Names of the classes, separated by commas
+# % description: The model keeps them in this order
+# % required: yes
+# % multiple: yes
+# % guisection: Data
+# %end
+# %option G_OPT_M_DIR
+# % key: logs
+# % label: Directory to write models, losses and learning curve to
+# % description: It is created if it does not exist
+# % required: yes
+# % guisection: Model
+# %end
+# %option
+# % key: name
+# % type: string
+# % label: Name of the new model
+# % description: Models are saved as mask_rcnn_<name>_<epoch>.h5
+# % required: yes
+# % guisection: Model
+# %end
+# %option
+# % key: epochs
+# % type: integer
+# % label: Number of epochs
+# % description: A model is saved after each epoch
+# % options: 1-
+# % answer: 200
+# % required: no
+# % guisection: Training
+# %end
+# %option
+# % key: steps_per_epoch
+# % type: integer
+# % label: Number of optimiser steps per epoch
+# % description: Each step trains on gpu_count x images_per_gpu images
+# % options: 1-
+# % answer: 3000
+# % required: no
+# % guisection: Training
+# %end
+# %option
+# % key: rois_per_image
+# % type: integer
+# % label: Regions of interest trained per image
+# % description: How many proposals of each image the class, box and mask heads learn from
+# % options: 1-
+# % answer: 64
+# % required: no
+# % guisection: Training
+# %end
+# %option
+# % key: images_per_gpu
+# % type: integer
+# % label: Number of images per device and step
+# % description: More images train smoother, but need more memory
+# % options: 1-
+# % answer: 1
+# % required: no
+# % guisection: Training
+# %end
+# %option
+# % key: gpu_count
+# % type: integer
+# % label: Number of GPUs to use
+# % description: Without any GPU, 1 means the CPU
+# % options: 1-
+# % answer: 1
+# % required: no
+# % guisection: Training
+# %end
+# %option
+# % key: mini_mask_size
+# % type: integer
+# % label: Height and width of mini masks
+# % description: Masks shrunk to this size save memory at the expense of precision; leave empty for full masks
+# % key_desc: height,width
+# % required: no
+# % guisection: Training
+# %end
+# %option
+# % key: validation_steps
+# % type: integer
+# % label: Number of validation steps per epoch
+# % description: More steps tell more precisely how good the model is; no more are made than there are images
+# % options: 0-
+# % answer: 100
+# % required: no
+# % guisection: Training
+# %end
+# %option
+# % key: images_min_dim
+# % type: integer
+# % label: Shortest side of an image, in pixels
+# % description: Smaller images are enlarged to it; a multiple of 64
+# % options: 64-
+# % answer: 256
+# % required: no
+# % guisection: Data
+# %end
+# %option
+# % key: images_max_dim
+# % type: integer
+# % label: Side of the square the network sees, in pixels
+# % description: Larger images are trained in pieces of this size, smaller ones are padded; a multiple of 64
+# % options: 64-
+# % answer: 1280
+# % required: no
+# % guisection: Data
+# %end
+# %option
+# % key: backbone
+# % type: string
+# % label: Backbone of the network
+# % description: Deeper ones learn more and take longer
+# % options: resnet18,resnet50,resnet101
+# % answer: resnet101
+# % required: no
+# % guisection: Model
+# %end
+
+import os
+import sys
+
+import grass.script as gs
+
+
+def main():
+    options, flags = gs.parser()
+    gs.fatal("not yet")
+
+
+if __name__ == "__main__":
+    main()
