@@ -1,0 +1,43 @@
+# Targets for people who work on the addon (or try it): everything is installed on the first run.
+# The virtual environment lives outside of the checkout, because g.extension copies the whole folder.
+
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/i.ann.maskrcnn
+VENV ?= $(CACHE)/venv
+PYTHON ?= /usr/bin/python3
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+GRASS_PACKAGES = grass-core grass-dev python3-venv make gcc subversion
+
+# Names that change with the content of the requirements, so that an old environment is brought up to date
+stamp = $(VENV)/.$(1)-$(shell cat $(2) | sha256sum | cut -c1-16)
+DEMO_READY := $(call stamp,demo,requirements-demo.txt)
+TEST_READY := $(call stamp,test,requirements-demo.txt requirements-test.txt)
+
+export PATH := $(VENV)/bin:$(PATH)
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: demo test bench grass lint
+
+demo: grass $(DEMO_READY)
+	python demo/run.py
+
+test: grass $(TEST_READY) lint
+	python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
+
+lint: $(TEST_READY)
+	ruff check .
+	ruff format --check .
+
+grass:
+	@command -v grass >/dev/null && [ -e "$$(grass --config path)/include/Make/Module.make" ] \
+	  && $(PYTHON) -c "import ensurepip" 2>/dev/null && command -v svn >/dev/null && command -v gcc >/dev/null \
+	  || { $(SUDO) apt-get update && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
+	       apt-get install -y --no-install-recommends $(GRASS_PACKAGES); }
+
+$(DEMO_READY): requirements-demo.txt | grass
+	[ -x $(VENV)/bin/python ] || $(PYTHON) -m venv $(VENV)
+	python -m pip install --quiet -r requirements-demo.txt
+	touch $@
+
+$(TEST_READY): requirements-test.txt $(DEMO_READY)
+	python -m pip install --quiet -r requirements-test.txt
+	touch $@

@@ -1,0 +1,1 @@
+"""Training: schedule, devices, loop, checkpoints, log and learning curve. Knows no GRASS."""

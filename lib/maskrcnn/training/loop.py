@@ -1,0 +1,210 @@
+"""The training run: stages, epochs, what is kept of each and what is told about it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import keras
+import numpy as np
+
+from ..config import ModelConfig
+from ..errors import MaskRCNNError
+from ..network import TrainingNetwork, legacy_layout, set_trainable
+from ..weights import save_model
+from . import log, state
+from .schedule import Stage, plan_stages
+from .settings import TrainingSettings
+
+MOMENTUM = 0.9
+GRADIENT_NORM = 5.0  # gradients are scaled down to this global norm
+MESSAGE_SECONDS = 60  # between two messages within an epoch
+
+
+class Reporter(Protocol):
+    """Who is told about the progress."""
+
+    def message(self, text: str) -> None:
+        """A line of text."""
+
+    def percent(self, done: int, total: int) -> None:
+        """Optimiser steps of the run done so far."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run left behind."""
+
+    last_epoch: int  # 0 if no epoch was completed
+    interrupted: bool
+
+
+def train(
+    network: keras.Model,
+    config: ModelConfig,
+    training_batches: Callable[[int], dict[str, np.ndarray]],
+    validation_batches: Callable[[int], dict[str, np.ndarray]],
+    settings: TrainingSettings,
+    reporter: Reporter,
+    *,
+    validation_steps: int,
+    first_epoch: int = 1,
+) -> TrainingResult:
+    """Train a network; a model file, a table row and the learning curve are written after each epoch.
+
+    Args:
+        training_batches: gives the batch of an optimiser step, counted from 0 over the whole run, with
+            the arrays `TrainingNetwork` takes. Called from several threads.
+        validation_batches: gives batch 0 .. `validation_steps` - 1, the same in each epoch.
+        first_epoch: above 1, the run goes on from the state saved after the epoch before.
+
+    Raises:
+        MaskRCNNError: the loss is no longer a number.
+    """
+    model = TrainingNetwork(network)
+    result = TrainingResult(last_epoch=first_epoch - 1, interrupted=False)
+    for stage in plan_stages(settings.epochs, staged=settings.staged):
+        if stage.last < first_epoch:
+            continue
+        start = max(stage.first, first_epoch)
+        set_trainable(network, stage.layers, settings.train_batch_norm)
+        optimizer = make_optimizer(settings, stage)
+        model.compile(optimizer=optimizer, jit_compile=_compiles_with_xla())
+        if start > stage.first:
+            state.restore_optimizer(settings.state_path, optimizer, model.trainable_variables)
+        record = EpochRecord(model, config, settings, stage, reporter)
+        try:
+            model.fit(
+                Batches(training_batches, settings.steps_per_epoch, settings.workers, first_epoch=start),
+                validation_data=Batches(validation_batches, validation_steps, settings.workers)
+                if validation_steps
+                else None,
+                initial_epoch=start - 1,
+                epochs=stage.last,
+                callbacks=[record],
+                verbose=0,
+            )
+        except KeyboardInterrupt:
+            return TrainingResult(last_epoch=max(record.last_epoch, result.last_epoch), interrupted=True)
+        result = TrainingResult(last_epoch=record.last_epoch, interrupted=False)
+    return result
+
+
+def make_optimizer(settings: TrainingSettings, stage: Stage) -> keras.optimizers.Optimizer:
+    """Stochastic gradient descent: a short warm-up, then a cosine decay over the stage."""
+    steps = stage.epochs * settings.steps_per_epoch
+    peak = settings.learning_rate * stage.learning_rate_factor
+    warm_up = min(500, steps // 10)
+    rate = keras.optimizers.schedules.CosineDecay(
+        peak / 10 if warm_up else peak,
+        decay_steps=max(1, steps - warm_up),
+        alpha=0.02,
+        warmup_target=peak if warm_up else None,
+        warmup_steps=warm_up,
+    )
+    return keras.optimizers.SGD(rate, momentum=MOMENTUM, global_clipnorm=GRADIENT_NORM)
+
+
+def _compiles_with_xla():
+    """XLA trains slower than TensorFlow's own graphs on a CPU; JAX is always compiled, torch never."""
+    return keras.backend.backend() == "jax"
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of one epoch after the other, made ahead of time in threads, in a fixed order."""
+
+    def __init__(self, make_batch, steps, workers, *, first_epoch=None):
+        super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=2 * workers)
+        self.make_batch = make_batch
+        self.steps = steps
+        self.epoch = first_epoch
+
+    def __len__(self):
+        return self.steps
+
+    def __getitem__(self, index):
+        done = 0 if self.epoch is None else (self.epoch - 1) * self.steps
+        return (self.make_batch(done + index),)
+
+    def on_epoch_end(self):
+        if self.epoch is not None:
+            self.epoch += 1
+
+
+class EpochRecord(keras.callbacks.Callback):
+    """Tells about the progress, and keeps model, state, table row and curve of each epoch."""
+
+    def __init__(self, model, config, settings, stage, reporter):
+        super().__init__()
+        self.network = model.network
+        self.config = config
+        self.settings = settings
+        self.stage = stage
+        self.reporter = reporter
+        self.last_epoch = 0
+        self.epoch_started = self.told = time.monotonic()
+        self.epoch_number = stage.first
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch_number = epoch + 1
+        self.epoch_started = self.told = time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        steps, total = self.settings.steps_per_epoch, self.settings.epochs * self.settings.steps_per_epoch
+        done = (self.epoch_number - 1) * steps + batch + 1
+        self.reporter.percent(done, total)
+        now = time.monotonic()
+        if now - self.told > MESSAGE_SECONDS:
+            self.told = now
+            per_step = (now - self.epoch_started) / (batch + 1)
+            self.reporter.message(
+                f"Epoch {self.epoch_number}/{self.settings.epochs}, step {batch + 1}/{steps}: "
+                f"loss {float(logs['loss']):.3f}, {self._pace(per_step)}, {_duration(per_step * (total - done))} left"
+            )
+            self._check(logs["loss"])
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._check(logs["loss"])
+        seconds = time.monotonic() - self.epoch_started
+        number, settings = epoch + 1, self.settings
+        losses = {name: float(value) for name, value in logs.items()}
+        save_model(
+            settings.model_path(number),
+            legacy_layout(self.network),
+            self.config,
+            extra={"epoch": number, "stage": self.stage.layers, **losses},
+        )
+        state.save_state(settings.state_path, epoch=number, optimizer=self.model.optimizer)
+        row = {
+            "epoch": number,
+            "stage": self.stage.layers,
+            "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
+            "seconds": seconds,
+        }
+        log.write_row(settings.table_path, {**row, **losses})
+        log.draw_curve(settings.table_path, settings.curve_path)
+        self.last_epoch = number
+        details = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        self.reporter.message(
+            f"Epoch {number}/{settings.epochs} ({self.stage.layers}): {details}; "
+            f"{self._pace(seconds / settings.steps_per_epoch)}, "
+            f"{_duration(seconds * (settings.epochs - number))} left. Saved {settings.model_path(number)}"
+        )
+
+    def _pace(self, seconds_per_step):
+        return f"{seconds_per_step:.2f} s/step, {self.settings.batch_size / seconds_per_step:.1f} images/s"
+
+    def _check(self, loss):
+        if not math.isfinite(float(loss)):
+            raise MaskRCNNError(
+                f"The loss is no longer a number in epoch {self.epoch_number}. Lower learning_rate or start from "
+                f"a model; the last good one is that of epoch {self.epoch_number - 1}"
+            )
+
+
+def _duration(seconds):
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"

@@ -1,0 +1,48 @@
+"""What a training run is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """Settings of a run that the network itself does not depend on (those are in `ModelConfig`)."""
+
+    name: str  # models are saved as mask_rcnn_<name>_<epoch>.h5
+    logs: Path
+    epochs: int = 200
+    steps_per_epoch: int = 3000  # optimiser steps
+    validation_steps: int = 100
+    images_per_device: int = 1
+    device_count: int = 1
+    learning_rate: float = 0.001
+    staged: bool = False  # heads first, then stage 4 and up, then all: for runs with initial weights
+    train_batch_norm: bool = False
+    seed: int = 0
+    workers: int = 2  # threads that read and augment
+
+    @property
+    def batch_size(self) -> int:
+        """Images per optimiser step over all devices."""
+        return self.images_per_device * self.device_count
+
+    def model_path(self, epoch: int) -> Path:
+        """Model file of an epoch, counted from 1."""
+        return self.logs / f"mask_rcnn_{self.name}_{epoch}.h5"
+
+    @property
+    def state_path(self) -> Path:
+        """File with what, beside the model of the last epoch, a resumed run needs."""
+        return self.logs / f"mask_rcnn_{self.name}.state.h5"
+
+    @property
+    def table_path(self) -> Path:
+        """CSV table with a row per epoch."""
+        return self.logs / f"{self.name}.csv"
+
+    @property
+    def curve_path(self) -> Path:
+        """Picture of the learning curve."""
+        return self.logs / f"{self.name}.png"
