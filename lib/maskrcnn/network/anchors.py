@@ -1,0 +1,47 @@
+"""Anchors: the boxes of fixed sizes and shapes, laid over the image, that the network scores and moves."""
+
+from __future__ import annotations
+
+import numpy as np
+
+STRIDES = (4, 8, 16, 32, 64)  # pixels of the image per cell of P2 to P6
+
+
+def make_anchors(image_shape, scales, ratios, strides=STRIDES):
+    """All anchors of an image.
+
+    They are centred on multiples of the stride, not on the cells' centres, and may reach beyond the image.
+
+    Args:
+        image_shape: (height, width) in pixels.
+        scales: side of a square anchor in pixels, one for each pyramid level.
+        ratios: width : height of the anchors at each place.
+        strides: pixels per cell, one for each pyramid level.
+
+    Returns:
+        (anchors, 4) float32 NumPy array, pixels, (y1, x1, y2, x2), ordered by level, y, x, ratio.
+    """
+    if len(scales) != len(strides):
+        raise ValueError(
+            f"Expected one anchor scale for each of {len(strides)} pyramid levels, received {scales}"
+        )
+    roots = np.sqrt(np.asarray(ratios, np.float64))
+    levels = []
+    for scale, stride in zip(scales, strides, strict=True):
+        rows, columns = _level_shape(image_shape, stride)
+        y, x, _ = np.meshgrid(
+            np.arange(rows) * stride, np.arange(columns) * stride, np.arange(len(roots)), indexing="ij"
+        )
+        half_height, half_width = 0.5 * scale / roots, 0.5 * scale * roots  # (ratios,)
+        corners = [y - half_height, x - half_width, y + half_height, x + half_width]
+        levels.append(np.stack(corners, axis=-1).reshape(-1, 4))
+    return np.concatenate(levels).astype(np.float32)
+
+
+def anchor_count(image_shape, ratios, strides=STRIDES):
+    """How many anchors `make_anchors` makes."""
+    return len(ratios) * sum(int(np.prod(_level_shape(image_shape, stride))) for stride in strides)
+
+
+def _level_shape(image_shape, stride):
+    return tuple(-(-side // stride) for side in image_shape)

@@ -1,0 +1,52 @@
+"""Detections: class, box and score of each region of interest, without doubles.
+
+Shapes: B images, P regions of interest, K classes with the background.
+"""
+
+from __future__ import annotations
+
+from keras import ops
+
+from maskrcnn.network.boxes import apply_deltas, clip_boxes
+from maskrcnn.network.nms import non_max_suppression
+from maskrcnn.network.picking import best_indices, gather_rows
+
+
+def select_detections(
+    rois, probabilities, deltas, windows, *, count, nms_threshold, confidence, box_deviation
+):
+    """The best instances. Each region of interest counts for its most likely class only.
+
+    Args:
+        rois: (B, P, 4) float32, normalised; zero rows are padding and never become detections.
+        probabilities: (B, P, K) float32.
+        deltas: (B, P, K, 4) float32, in units of `box_deviation`.
+        windows: (B, 4) float32, normalised: the part of the input that shows the image. Boxes are cut there.
+        count: how many detections come out.
+        nms_threshold: IoU above which the lower of two boxes of one class is dropped.
+        confidence: lowest score that counts.
+        box_deviation: four floats, scale of the deltas.
+
+    Returns:
+        boxes: (B, count, 4) float32, normalised.
+        class_ids: (B, count) int32, 1 to K - 1.
+        scores: (B, count) float32.
+        All best first (equal scores in the order of the regions), with zeros at the end.
+    """
+    class_ids = ops.cast(ops.argmax(probabilities, axis=-1), "int32")  # (B, P)
+    scores = ops.max(probabilities, axis=-1)
+    own = ops.expand_dims(ops.one_hot(class_ids, probabilities.shape[-1], dtype="float32"), -1)
+    deltas = ops.sum(ops.where(own > 0, deltas, 0.0), axis=2)  # (B, P, 4), those of the class
+    boxes = apply_deltas(rois, deltas * ops.convert_to_tensor(box_deviation, dtype="float32"))
+    boxes = clip_boxes(boxes, windows)
+    valid = (class_ids > 0) & (scores >= confidence) & ops.any(rois != 0, axis=-1)
+
+    order = best_indices(ops.where(valid, scores, -1.0), rois.shape[1])  # NMS wants the best first
+    boxes, class_ids, scores, valid = (gather_rows(part, order) for part in (boxes, class_ids, scores, valid))
+    indices, kept = non_max_suppression(boxes, nms_threshold, count, valid, groups=class_ids)
+    boxes, class_ids, scores = (gather_rows(part, indices) for part in (boxes, class_ids, scores))
+    return (
+        ops.where(ops.expand_dims(kept, -1), boxes, 0.0),
+        ops.where(kept, class_ids, 0),
+        ops.where(kept, scores, 0.0),
+    )

@@ -1,0 +1,96 @@
+"""ROI pooling: features of fixed size for each region, from the pyramid level that suits the region's size.
+
+Shapes: B images, n regions, p x p bins, C channels, M = n * p * p sample points.
+"""
+
+from __future__ import annotations
+
+import math
+
+import keras
+from keras import ops
+
+from maskrcnn.network.picking import gather_rows
+from maskrcnn.network.sampling import corners, sample_axis
+
+LEVELS = (2, 3, 4, 5)  # P2 to P5; P6 serves the proposals only
+USUAL_SIZE = 224  # pixels; a region of this size is pooled from P4
+
+
+def pool_rois(pyramid, rois, pool_size, image_shape):
+    """Features of each region: one bilinear sample per bin, 0 outside of the image.
+
+    Gradients flow to the pyramid, not to the regions.
+
+    Args:
+        pyramid: P2 to P5, each (B, h, w, C).
+        rois: (B, n, 4) float32, normalised. Zero rows (padding) give the features of the first pixel of P2.
+        pool_size: bins along each side, p.
+        image_shape: (height, width) of the network's input, pixels.
+
+    Returns:
+        (B, n, p, p, C), type of the pyramid.
+    """
+    rois = ops.cast(ops.stop_gradient(rois), "float32")
+    heights, widths = ([features.shape[axis] for features in pyramid] for axis in (1, 2))
+    starts = [sum(h * w for h, w in zip(heights[:i], widths[:i], strict=True)) for i in range(len(pyramid))]
+    level = pyramid_levels(rois, image_shape) - LEVELS[0]
+    height, width, start = (
+        ops.take(ops.convert_to_tensor(values, dtype="int32"), level, axis=0)
+        for values in (heights, widths, starts)
+    )  # (B, n) each
+    rows = sample_axis(rois[..., 0], rois[..., 2], height, pool_size)
+    columns = sample_axis(rois[..., 1], rois[..., 3], width, pool_size)
+    indices, weights = corners(rows, columns, width)  # (B, n, p, p, 4)
+
+    channels = pyramid[0].shape[-1]
+    table = ops.concatenate(
+        [
+            ops.reshape(features, (-1, h * w, channels))
+            for features, h, w in zip(pyramid, heights, widths, strict=True)
+        ],
+        axis=1,
+    )
+    points = rois.shape[1] * pool_size * pool_size
+    indices = ops.reshape(indices + start[..., None, None, None], (-1, points, 4))
+    weights = ops.cast(ops.reshape(weights, (-1, points, 4)), table.dtype)
+    blend = _blend_torch if keras.config.backend() == "torch" else _blend
+    return ops.reshape(blend(table, indices, weights), (-1, rois.shape[1], pool_size, pool_size, channels))
+
+
+def pyramid_levels(rois, image_shape):
+    """Level of the pyramid, 2 to 5, whose cells suit the size of each region.
+
+    Args:
+        rois: (..., 4) float32, normalised.
+        image_shape: (height, width), pixels.
+
+    Returns:
+        (...) int32. Regions without area belong to level 2.
+    """
+    area = (rois[..., 2] - rois[..., 0]) * (rois[..., 3] - rois[..., 1])
+    usual = USUAL_SIZE / math.sqrt(image_shape[0] * image_shape[1])  # as a share of the image's side
+    size = ops.sqrt(ops.maximum(area, 1e-12)) / usual
+    level = 4.0 + ops.round(ops.log2(size))  # halves go to the even level
+    return ops.cast(ops.clip(level, LEVELS[0], LEVELS[-1]), "int32")
+
+
+def _blend(table, indices, weights):
+    """Weighted sums of four rows: (B, rows, C), (B, M, 4), (B, M, 4) -> (B, M, C)."""
+    blended = 0.0
+    for corner in range(4):
+        blended += gather_rows(table, indices[..., corner]) * weights[..., corner, None]
+    return blended
+
+
+def _blend_torch(table, indices, weights):
+    """`_blend` for PyTorch, in one pass over the memory: four times faster, forward and backward."""
+    from torch.nn.functional import embedding_bag
+
+    batch, length, channels = table.shape
+    starts = ops.arange(batch, dtype="int64")[:, None, None] * length
+    flat_indices = ops.reshape(ops.cast(indices, "int64") + starts, (-1, 4))
+    blended = embedding_bag(
+        flat_indices, table.reshape(-1, channels), per_sample_weights=weights.reshape(-1, 4), mode="sum"
+    )
+    return ops.reshape(blended, (batch, -1, channels))

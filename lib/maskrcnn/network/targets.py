@@ -1,0 +1,199 @@
+"""What the network should have said: targets of the anchors and of the sampled regions of interest.
+
+Shapes: B images, A anchors, N labelled instances, P proposals, R sampled regions, mh x mw a mask.
+Class ids: 0 padding, above 0 an instance, below 0 a crowd: instances that aren't told apart and teach nothing.
+The random choices are made by `noise`, uniform in [0, 1): the lowest win, the same ones on every backend.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from keras import ops
+
+from maskrcnn.network.boxes import encode_deltas, iou, normalise_boxes
+from maskrcnn.network.picking import best_indices, gather_rows, scatter_rows
+from maskrcnn.network.sampling import corners, sample_axis
+
+ANCHOR_OBJECT = 0.7  # IoU from which an anchor is an object
+ANCHOR_BACKGROUND = 0.3  # IoU below which it is background
+ROI_OBJECT = 0.5  # IoU from which a region is an object, below it is background
+CROWD_TOUCHED = 0.001  # IoU with a crowd from which an anchor or region can't be background
+EQUAL_OVERLAP = 1e-6  # IoUs that differ by less are rounding errors apart
+
+
+def anchor_targets(anchors, class_ids, boxes, noise, *, anchors_per_image, box_deviation):
+    """Which anchors should be objects, which background, and how the objects should move.
+
+    An anchor is an object from an IoU of 0.7, or if no anchor overlaps an instance more (each of several that are
+    equally good). It is background if its IoU with every instance is below 0.3 and it touches no crowd. At most
+    half of the sample are objects, background fills the rest.
+
+    Args:
+        anchors: (A, 4) float32, pixels.
+        class_ids: (B, N) int32.
+        boxes: (B, N, 4) float32, pixels.
+        noise: (B, A) float32 in [0, 1).
+        anchors_per_image: size of the sample.
+        box_deviation: four floats, scale of the deltas.
+
+    Returns:
+        match: (B, A) int32: 1 object, -1 background, 0 not sampled.
+        deltas: (B, A, 4) float32 in units of `box_deviation`, 0 where no object.
+    """
+    anchors = ops.convert_to_tensor(anchors, dtype="float32")
+    boxes = ops.cast(boxes, "float32")
+    count = anchors.shape[0]
+    overlaps = iou(boxes, anchors)  # (B, N, A)
+    crowd_overlap = ops.max(ops.where((class_ids < 0)[..., None], overlaps, 0.0), axis=1)  # (B, A)
+    overlaps = ops.where((class_ids > 0)[..., None], overlaps, 0.0)
+    overlap = ops.max(overlaps, axis=1)  # (B, A)
+    best = ops.max(overlaps, axis=2, keepdims=True)  # (B, N, 1)
+    is_best = ops.any((overlaps >= best - EQUAL_OVERLAP) & (best > 0), axis=1)  # (B, A)
+    objects = is_best | (overlap >= ANCHOR_OBJECT)
+    background = (overlap < ANCHOR_BACKGROUND) & (crowd_overlap < CROWD_TOUCHED) & ~objects
+
+    object_limit = min(anchors_per_image // 2, count)
+    object_index, object_chosen = _choose(objects, noise, object_limit)
+    objects_chosen = ops.sum(ops.cast(object_chosen, "int32"), axis=-1, keepdims=True)
+    background_limit = min(anchors_per_image, count)
+    background_index, background_chosen = _choose(background, noise, background_limit)
+    rank = ops.arange(background_limit, dtype="int32")
+    background_chosen &= rank < anchors_per_image - objects_chosen
+
+    signs = [ops.cast(object_chosen, "int32"), -ops.cast(background_chosen, "int32")]
+    match = scatter_rows(
+        ops.concatenate(signs, axis=1), ops.concatenate([object_index, background_index], axis=1), count
+    )
+    instance = ops.argmax(overlaps, axis=1)  # (B, A)
+    deltas = encode_deltas(anchors, gather_rows(boxes, ops.cast(instance, "int32")))
+    deltas = deltas / ops.convert_to_tensor(box_deviation, dtype="float32")
+    return match, ops.where((match == 1)[..., None], deltas, 0.0)
+
+
+class RoiTargets(NamedTuple):
+    """The sampled regions, objects first, zeros at the end if there are fewer than R."""
+
+    rois: Any  # (B, R, 4) float32, normalised
+    class_ids: Any  # (B, R) int32, 0 for background and padding
+    deltas: Any  # (B, R, 4) float32 in units of the box deviation, 0 where no object
+    masks: Any  # (B, R, mask height, mask width) float32, 0 or 1, 0 where no object
+
+
+def roi_targets(
+    rois,
+    class_ids,
+    boxes,
+    masks,
+    noise,
+    *,
+    image_shape,
+    count,
+    positive_share,
+    box_deviation,
+    mask_shape=(28, 28),
+    mini_masks=False,
+):
+    """A sample of the proposals and what the heads should make of them.
+
+    A proposal is an object from an IoU of 0.5 with an instance, otherwise background, unless it touches a crowd.
+    Background fills the sample up. The legacy models took background in a fixed ratio to the objects found, so
+    that they learnt nothing from an image without objects.
+
+    Args:
+        rois: (B, P, 4) float32, normalised proposals; zero rows are padding.
+        class_ids: (B, N) int32.
+        boxes: (B, N, 4) float32, pixels.
+        masks: (B, N, mh, mw) uint8, 0 or 1: of the whole image, or of each instance's box (see `mini_masks`).
+        noise: (B, P) float32 in [0, 1).
+        image_shape: (height, width) of the network's input, pixels.
+        count: size of the sample, R.
+        positive_share: highest share of objects in the sample, 0 to 1.
+        box_deviation: four floats, scale of the deltas.
+        mask_shape: (height, width) of the target masks.
+        mini_masks: what `masks` cover: False the image, True the instance's box.
+
+    Returns:
+        RoiTargets. Nothing flows back through it.
+    """
+    rois = ops.stop_gradient(ops.cast(rois, "float32"))
+    boxes = normalise_boxes(boxes, image_shape)
+    overlaps = iou(rois, boxes)  # (B, P, N)
+    crowd_overlap = ops.max(ops.where((class_ids < 0)[:, None], overlaps, 0.0), axis=2)  # (B, P)
+    overlaps = ops.where((class_ids > 0)[:, None], overlaps, 0.0)
+    overlap = ops.max(overlaps, axis=2)
+    real = ops.any(rois != 0, axis=-1)
+    objects = real & (overlap >= ROI_OBJECT)
+    background = real & (overlap < ROI_OBJECT) & (crowd_overlap < CROWD_TOUCHED)
+
+    proposals = rois.shape[1]
+    object_limit = min(int(count * positive_share), proposals)
+    object_index, object_chosen = _choose(objects, noise, object_limit)  # (B, object_limit)
+    background_index, background_chosen = _choose(background, noise, min(count, proposals))
+    index = ops.concatenate([object_index, background_index], axis=1)
+    chosen = ops.concatenate([object_chosen, background_chosen], axis=1)
+    # Close the gap that is left where there are fewer objects than allowed.
+    if index.shape[1] < count:
+        padding = [[0, 0], [0, count - index.shape[1]]]
+        index, chosen = ops.pad(index, padding), ops.pad(chosen, padding)
+    order = best_indices(ops.cast(chosen, "float32"), count)  # (B, R), chosen ones first, in order
+    index, chosen = gather_rows(index, order), gather_rows(chosen, order)
+    is_object = chosen & (
+        ops.arange(count) < ops.sum(ops.cast(object_chosen, "int32"), axis=1, keepdims=True)
+    )
+
+    sampled = ops.where(chosen[..., None], gather_rows(rois, index), 0.0)  # (B, R, 4)
+    instance = gather_rows(ops.cast(ops.argmax(overlaps, axis=2), "int32"), index)  # (B, R)
+    instance_boxes = gather_rows(boxes, instance)
+    deltas = encode_deltas(sampled, instance_boxes) / ops.convert_to_tensor(box_deviation, dtype="float32")
+    first = slice(0, object_limit)  # objects stand at the front: no masks beyond
+    target_masks = _crop_masks(
+        masks,
+        instance[:, first],
+        sampled[:, first],
+        instance_boxes[:, first] if mini_masks else None,
+        mask_shape,
+    )
+    target_masks = ops.where(is_object[:, first, None, None], target_masks, 0.0)
+    return RoiTargets(
+        rois=sampled,
+        class_ids=ops.where(is_object, gather_rows(ops.cast(class_ids, "int32"), instance), 0),
+        deltas=ops.where(is_object[..., None], deltas, 0.0),
+        masks=ops.pad(target_masks, [[0, 0], [0, count - object_limit], [0, 0], [0, 0]]),
+    )
+
+
+def _choose(candidates, noise, count):
+    """At most `count` candidates (B, n) with the lowest noise: indices (B, count), chosen (B, count) bool."""
+    indices = best_indices(ops.where(candidates, -noise, -2.0), count)
+    return indices, gather_rows(candidates, indices)
+
+
+def _crop_masks(masks, instance, rois, frames, mask_shape):
+    """Each region's part of its instance's mask, resized, 0 or 1.
+
+    Args:
+        masks: (B, N, mh, mw) uint8.
+        instance: (B, n) int32.
+        rois: (B, n, 4) float32, normalised.
+        frames: (B, n, 4) float32, normalised: what the masks cover; None for the image.
+        mask_shape: (height, width).
+
+    Returns:
+        (B, n, height, width) float32.
+    """
+    if frames is not None:
+        low, size = frames[..., :2], frames[..., 2:] - frames[..., :2]
+        size = ops.where(size > 0, size, 1.0)
+        rois = (rois - ops.concatenate([low, low], axis=-1)) / ops.concatenate([size, size], axis=-1)
+    (instances, height, width), wanted = masks.shape[1:], instance.shape[1]
+    rows = sample_axis(rois[..., 0], rois[..., 2], height, mask_shape[0])
+    columns = sample_axis(rois[..., 1], rois[..., 3], width, mask_shape[1])
+    indices, weights = corners(rows, columns, width)  # (B, n, h, w, 4)
+    indices += (instance * (height * width))[..., None, None, None]
+    pixels = gather_rows(
+        ops.reshape(masks, (-1, instances * height * width)),
+        ops.reshape(indices, (-1, wanted * mask_shape[0] * mask_shape[1] * 4)),
+    )
+    pixels = ops.reshape(ops.cast(pixels, "float32"), (-1, wanted, *mask_shape, 4))
+    return ops.round(ops.sum(pixels * weights, axis=-1))
