@@ -1,0 +1,130 @@
+"""Recognise the same object in several tiles and make one candidate of its sightings.
+
+Tile rows come in order. An object is settled when no coming tile can show any of its sightings; until then
+its masks are kept packed, tile by tile. The rule is described with a picture in docs/merging.md.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from maskrcnn.detection.instances import Instance
+from maskrcnn.detection.pairs import touching_pairs
+from maskrcnn.detection.shapes import Shape, find, join, unite
+from maskrcnn.detection.sightings import OUTLINE_TOLERANCE, Rank, Sighting, compare, make_sighting
+from maskrcnn.detection.tiles import Tile, TileGrid
+
+
+@dataclass(eq=False, kw_only=True)
+class Candidate:
+    """An object of the scene before its pixels are decided.
+
+    sightings: numbers of those it is made of; overlapping: numbers of all that share pixels with one of them.
+    """
+
+    shape: Shape
+    class_id: int
+    score: float
+    rank: Rank
+    sightings: frozenset[int]
+    overlapping: frozenset[int]
+
+
+class Recogniser:
+    """Takes the instances of tile rows in order, gives candidates as soon as they are settled."""
+
+    def __init__(self, grid: TileGrid):
+        self._grid = grid
+        self._count = 0
+        self._row = 0
+        self._active: list[Sighting] = []  # near enough to coming tiles to be compared
+        self._open: dict[int, Sighting] = {}  # not settled
+        self._parents: dict[int, int] = {}  # of the open ones: sets of the same object
+
+    @property
+    def open_sightings(self) -> dict[int, Sighting]:
+        """Sightings whose object is not settled, by number."""
+        return self._open
+
+    def add_row(self, found: Sequence[tuple[Tile, Sequence[Instance]]]) -> list[Candidate]:
+        """Add the next row of tiles, in any order, and settle what no coming tile can change."""
+        coming = self._grid.next_start(self._row)
+        self._row += 1
+        arrived = self._make_sightings(found)
+        self._compare(arrived)
+        self._active = [one for one in self._active + arrived if one.bottom + OUTLINE_TOLERANCE > coming]
+
+        groups: dict[int, list[Sighting]] = defaultdict(list)
+        for number, sighting in self._open.items():
+            groups[find(self._parents, number)].append(sighting)
+        candidates: list[Candidate] = []
+        for group in groups.values():
+            if all(sighting.bottom <= coming for sighting in group):
+                candidates.extend(resolve(group))
+                for sighting in group:
+                    del self._open[sighting.number], self._parents[sighting.number]
+        return sorted(candidates, key=lambda one: one.rank)
+
+    def _make_sightings(self, found: Sequence[tuple[Tile, Sequence[Instance]]]) -> list[Sighting]:
+        arrived = []
+        for tile, instances in sorted(found, key=lambda pair: pair[0].column):
+            for index, instance in enumerate(instances):
+                arrived.append(make_sighting(instance, tile, index, self._count, self._grid))
+                self._count += 1
+        for sighting in arrived:
+            self._open[sighting.number] = sighting
+            self._parents[sighting.number] = sighting.number
+        return arrived
+
+    def _compare(self, arrived: list[Sighting]) -> None:
+        everyone = self._active + arrived
+        masks = [sighting.mask.unpack() for sighting in everyone]
+        old = len(self._active)
+        pairs = touching_pairs([sighting.mask.box for sighting in everyone], gap=OUTLINE_TOLERANCE)
+        for first, second in pairs[pairs[:, 1] >= old].tolist():
+            one, two = everyone[first], everyone[second]
+            compare(one, two, (masks[first], masks[second]))
+            if two.number in one.same:
+                join(self._parents, one.number, two.number)
+
+
+def resolve(group: Sequence[Sighting]) -> list[Candidate]:
+    """Objects out of sightings that hang together as "the same object".
+
+    A whole sighting stands for itself and beats all that are the same as it, the best first. Cut sightings
+    that are the same as no whole one are united, as far as they hang together; the best of them gives class,
+    score and rank. What of this is only a strip beside an object that another tile saw better is left out.
+    """
+    group = sorted(group, key=lambda sighting: sighting.rank)
+    whole = {sighting.number for sighting in group if sighting.whole}
+    chosen: list[list[Sighting]] = []
+    kept: set[int] = set()
+    for sighting in group:
+        if sighting.whole and not sighting.same & kept:
+            kept.add(sighting.number)
+            chosen.append([sighting])
+
+    cut = {one.number: one for one in group if not one.whole and not one.same & whole}
+    parents = {number: number for number in cut}
+    for number, sighting in cut.items():
+        for other in sighting.same & cut.keys():
+            join(parents, number, other)
+    unions: dict[int, list[Sighting]] = defaultdict(list)
+    for number, sighting in cut.items():  # best first, as the group
+        unions[find(parents, number)].append(sighting)
+    chosen.extend(union for union in unions.values() if not all(one.is_sliver for one in union))
+    return [_candidate(sightings) for sightings in chosen]
+
+
+def _candidate(sightings: Sequence[Sighting]) -> Candidate:
+    best = sightings[0]
+    return Candidate(
+        shape=unite([sighting.mask for sighting in sightings]),
+        class_id=best.class_id,
+        score=best.score,
+        rank=best.rank,
+        sightings=frozenset(sighting.number for sighting in sightings),
+        overlapping=frozenset().union(*(sighting.overlapping for sighting in sightings)),
+    )
