@@ -1,0 +1,1 @@
+"""Labelled images in: readers -> `Example` -> batches of arrays. Knows no network and no GRASS."""

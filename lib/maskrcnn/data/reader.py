@@ -1,0 +1,97 @@
+"""From an image file and the shapes of its instances to windows with masks: what all formats end in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from maskrcnn.data.dataset import LabelledImage, count_class_ids
+from maskrcnn.data.example import Example
+from maskrcnn.data.rasters import ImageHeader, read_pixels
+from maskrcnn.data.shapes import Shape
+from maskrcnn.data.windows import Window, whole
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageReader:
+    """Reads windows of one image; `boxes` (N, 4) find the shapes that a window touches."""
+
+    path: str
+    name: str
+    height: int
+    width: int
+    shapes: tuple[Shape, ...]
+    boxes: np.ndarray
+    class_ids: np.ndarray
+
+    def __call__(self, window: Window | None = None) -> Example:
+        """The window, or the whole image, with the instances in it. Cut instances keep what is inside.
+
+        Raises:
+            DatasetError: the pixels can't be read.
+        """
+        part = window or whole(self.height, self.width)
+        image, valid = read_pixels(self.path, part)
+        masks, class_ids, visible = [], [], []
+        for index in touching(self.boxes, part):
+            shape = self.shapes[index]
+            mask = shape.inside(part)
+            if mask is not None:
+                masks.append(mask)
+                class_ids.append(self.class_ids[index])
+                visible.append(1.0 if _covers(part, shape.box) else min(1.0, mask.area / max(shape.area, 1)))
+        return Example(
+            image=image,
+            masks=tuple(masks),
+            class_ids=np.array(class_ids, dtype=np.int32),
+            name=self.name,
+            valid=valid,
+            visible=np.array(visible, dtype=np.float32),
+        )
+
+
+def touching(boxes: np.ndarray, window: Window) -> np.ndarray:
+    """Indices of the boxes (N, 4) that share a pixel with a window, ascending."""
+    y1, x1, y2, x2 = window.box
+    return np.flatnonzero((boxes[:, 0] < y2) & (boxes[:, 2] > y1) & (boxes[:, 1] < x2) & (boxes[:, 3] > x1))
+
+
+def _covers(window: Window, box: tuple[int, int, int, int]) -> bool:
+    y1, x1, y2, x2 = window.box
+    return box[0] >= y1 and box[1] >= x1 and box[2] <= y2 and box[3] <= x2
+
+
+def labelled_image(
+    header: ImageHeader, shapes: Sequence[Shape], class_ids: Sequence[int], class_count: int, name: str
+) -> LabelledImage:
+    """Put an image file and its shapes together; the file is its own scene.
+
+    class_ids: one per shape, negative for regions that training ignores.
+    """
+    boxes = np.array([shape.box for shape in shapes], dtype=np.int32).reshape(-1, 4)
+    ids = np.array(class_ids, dtype=np.int32)
+    reader = ImageReader(
+        path=header.path,
+        name=name,
+        height=header.height,
+        width=header.width,
+        shapes=tuple(shapes),
+        boxes=boxes,
+        class_ids=ids,
+    )
+    return LabelledImage(
+        name=name,
+        path=header.path,
+        height=header.height,
+        width=header.width,
+        bands=header.bands,
+        dtype=header.dtype,
+        instance_counts=count_class_ids(ids, class_count),
+        boxes=boxes,
+        class_ids=ids,
+        source=header.path,
+        pixel_size=header.pixel_size,
+        read=reader,
+    )

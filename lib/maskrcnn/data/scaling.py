@@ -1,0 +1,75 @@
+"""Scaling of pixels to the network's input: (pixel - mean) / scale, band by band."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from maskrcnn.data.windows import grid_windows
+from maskrcnn.errors import DatasetError
+
+if TYPE_CHECKING:
+    from maskrcnn.data.dataset import LabelledImage
+
+BLOCK_SIDE = 512  # pixels; images are read in blocks of this size at most
+
+
+def scale_pixels(image: np.ndarray, mean: Sequence[float], scale: Sequence[float]) -> np.ndarray:
+    """(image - mean) / scale as float32 of the same shape (..., C). Pad with zeros before, not after."""
+    mean, scale = np.asarray(mean, np.float32), np.asarray(scale, np.float32)
+    if image.shape[-1] != len(mean) or len(mean) != len(scale):
+        raise ValueError(f"Expected {len(mean)} bands (as the mean has), received {image.shape[-1]}")
+    scaled = np.array(image, dtype=np.float32, order="C")
+    rows = scaled.reshape(-1, image.shape[-2] * len(mean))  # whole rows at once: 5 times faster than by pixel
+    rows -= np.tile(mean, image.shape[-2])
+    if np.any(scale != 1):
+        rows /= np.tile(scale, image.shape[-2])
+    return scaled
+
+
+def band_statistics(
+    images: Sequence[LabelledImage], sample_limit: int = 200, seed: int = 0
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each band, cells without data left out.
+
+    At most `sample_limit` blocks of 512 x 512 pixels are read, spread over all images by chance (fixed by
+    `seed`), one after the other: memory is that of one block. A band that is the same everywhere gets 1.
+
+    Raises:
+        DatasetError: there is no image, or no cell has data.
+    """
+    if not images:
+        raise DatasetError("There is no image to compute band statistics from.")
+    order = np.random.default_rng([seed, 17]).permutation(len(images))[:sample_limit]
+    blocks_per_image = max(1, sample_limit // len(images))
+    count, mean, squares = 0, np.zeros(images[0].bands), np.zeros(images[0].bands)
+    for index in order:
+        image = images[index]
+        windows = list(grid_windows(image.height, image.width, BLOCK_SIDE, BLOCK_SIDE))
+        picks = np.random.default_rng([seed, 18, int(index)]).permutation(len(windows))[:blocks_per_image]
+        for pick in sorted(picks):
+            example = image.read(windows[pick])
+            pixels = example.image.reshape(-1, image.bands).astype(np.float64)
+            if example.valid is not None:
+                pixels = pixels[example.valid.ravel()]
+            if len(pixels):
+                count, mean, squares = _merge(count, mean, squares, pixels)
+    if not count:
+        raise DatasetError("No cell of the training images has data; check their no-data value.")
+    deviation = np.sqrt(squares / count)
+    deviation[deviation == 0] = 1.0
+    return tuple(float(value) for value in mean), tuple(float(value) for value in deviation)
+
+
+def _merge(count: int, mean: np.ndarray, squares: np.ndarray, pixels: np.ndarray):
+    """Add (n, C) pixels to a running count, mean and sum of squared deviations (Chan's update)."""
+    added, added_mean = len(pixels), pixels.mean(axis=0)
+    added_squares = np.square(pixels - added_mean).sum(axis=0)
+    total, shift = count + added, added_mean - mean
+    return (
+        total,
+        mean + shift * (added / total),
+        squares + added_squares + np.square(shift) * (count * added / total),
+    )

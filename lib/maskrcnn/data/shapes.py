@@ -1,0 +1,110 @@
+"""What labels are kept as until a window of them is drawn: polygons, or masks in compressed form.
+
+A shape has a `box` (y1, x1, y2, x2), pixels of its image, ends exclusive, and gives its part inside of a
+window as a mask. Memory is that of the outline or of the compressed bits, whatever the image's size.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from maskrcnn.data.masks import CroppedMask, crop_mask, intersect_window
+from maskrcnn.data.windows import Window
+
+
+class Shape(Protocol):
+    """The outline of one instance in its image."""
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """(y1, x1, y2, x2), pixels, ends exclusive; may be a pixel too wide."""
+
+    @property
+    def area(self) -> float:
+        """Pixels inside, also of what lies outside of the image."""
+
+    def inside(self, window: Window) -> CroppedMask | None:
+        """The part inside of a window, in pixels of the window; None where there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedMask:
+    """A mask as compressed bits.
+
+    box: (y1, x1, y2, x2), pixels of the image; area: pixels; bits: its pixels, row by row, as made by `pack`.
+    """
+
+    box: tuple[int, int, int, int]
+    area: int
+    bits: bytes
+
+    @classmethod
+    def pack(cls, mask: CroppedMask) -> PackedMask:
+        """Compress a mask."""
+        return cls(box=mask.box, area=mask.area, bits=zlib.compress(np.packbits(mask.pixels).tobytes(), 1))
+
+    def unpack(self) -> CroppedMask:
+        """The mask that was packed."""
+        y1, x1, y2, x2 = self.box
+        bits = np.frombuffer(zlib.decompress(self.bits), dtype=np.uint8)
+        pixels = np.unpackbits(bits, count=(y2 - y1) * (x2 - x1)).astype(bool)
+        return CroppedMask(row=y1, column=x1, pixels=pixels.reshape(y2 - y1, x2 - x1))
+
+    def inside(self, window: Window) -> CroppedMask | None:
+        """The part inside of a window, in pixels of the window; None where there is none."""
+        return intersect_window(self.unpack(), window) if _meet(self.box, window) else None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Polygons:
+    """One or several polygons that are one instance.
+
+    parts: for each polygon its rings, the outer one first, then the holes: (n, 2) float64, (x, y) in
+    pixels of the image, where (0, 0) is the upper left corner of the first pixel. A pixel is inside when
+    its centre is.
+    """
+
+    box: tuple[int, int, int, int]
+    area: float
+    parts: tuple[tuple[np.ndarray, ...], ...]
+
+    @classmethod
+    def from_parts(cls, parts: tuple[tuple[np.ndarray, ...], ...], height: int, width: int) -> Polygons:
+        """Polygons of an image of this size; the box is limited to the image."""
+        points = np.concatenate([rings[0] for rings in parts])
+        low = np.clip(np.floor(points.min(axis=0)), 0, (width, height)).astype(int)
+        high = np.clip(np.ceil(points.max(axis=0)), 0, (width, height)).astype(int)
+        area = sum(_ring_area(part[0]) - sum(_ring_area(hole) for hole in part[1:]) for part in parts)
+        return cls(box=(int(low[1]), int(low[0]), int(high[1]), int(high[0])), area=area, parts=parts)
+
+    def inside(self, window: Window) -> CroppedMask | None:
+        """The part inside of a window, in pixels of the window; None where there is none."""
+        if not _meet(self.box, window):
+            return None
+        from affine import Affine
+        from rasterio.features import rasterize
+
+        y1, x1 = max(self.box[0], window.row), max(self.box[1], window.column)
+        y2 = min(self.box[2], window.row + window.height)
+        x2 = min(self.box[3], window.column + window.width)
+        outlines = [
+            {"type": "Polygon", "coordinates": [ring.tolist() for ring in part]} for part in self.parts
+        ]
+        burnt = rasterize(
+            outlines, out_shape=(y2 - y1, x2 - x1), transform=Affine.translation(x1, y1), dtype="uint8"
+        )
+        return crop_mask(burnt, y1 - window.row, x1 - window.column)
+
+
+def _ring_area(ring: np.ndarray) -> float:
+    x, y = ring[:, 0] - ring[0, 0], ring[:, 1] - ring[0, 1]
+    return abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2
+
+
+def _meet(box: tuple[int, int, int, int], window: Window) -> bool:
+    y1, x1, y2, x2 = window.box
+    return max(box[0], y1) < min(box[2], y2) and max(box[1], x1) < min(box[3], x2)
