@@ -1,0 +1,104 @@
+"""The two heads over pooled regions: class and box, and mask.
+
+Regions of all images stand in one row: (n, size, size, channels), n = batch * regions per image.
+"""
+
+from __future__ import annotations
+
+import keras
+from keras import layers, ops
+
+from .backbone import convolution, normalisation
+from .feature_pyramid import CHANNELS
+
+BOX_POOL_SIZE = 7
+MASK_POOL_SIZE = 14
+MASK_SIZE = 28
+
+
+def build_box_head(class_count: int) -> keras.Model:
+    """Class and box of a region.
+
+    Input: (n, 7, 7, 256).
+    Outputs: logits (n, class_count) float32; deltas (n, class_count, 4) float32, one box per class.
+    """
+    features = keras.Input((BOX_POOL_SIZE, BOX_POOL_SIZE, CHANNELS), name="roi_align_classifier")
+    x = features
+    for index, size in ((1, BOX_POOL_SIZE), (2, 1)):
+        x = WholeConvolution(1024, size, name=f"mrcnn_class_conv{index}")(x)
+        x = normalisation(f"mrcnn_class_bn{index}")(x)
+        x = layers.Activation("relu", name=f"mrcnn_class_relu{index}")(x)
+    logits = layers.Dense(
+        class_count,
+        kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
+        name="mrcnn_class_logits",
+    )(x)
+    deltas = layers.Dense(
+        class_count * 4,
+        kernel_initializer=keras.initializers.RandomNormal(stddev=0.001),
+        name="mrcnn_bbox_fc",
+    )(x)
+    logits = layers.Activation("linear", dtype="float32", name="mrcnn_class_float32")(logits)
+    deltas = layers.Reshape((class_count, 4), dtype="float32", name="mrcnn_bbox")(deltas)
+    return keras.Model(features, [logits, deltas], name="box_head")
+
+
+def build_mask_head(class_count: int) -> keras.Model:
+    """Mask of a region, one for each class.
+
+    Input: (n, 14, 14, 256).
+    Output: (n, 28, 28, class_count) float32, probabilities.
+    """
+    features = keras.Input((MASK_POOL_SIZE, MASK_POOL_SIZE, CHANNELS), name="roi_align_mask")
+    x = features
+    for index in (1, 2, 3, 4):
+        x = convolution(256, 3, name=f"mrcnn_mask_conv{index}")(x)
+        x = normalisation(f"mrcnn_mask_bn{index}")(x)
+        x = layers.Activation("relu", name=f"mrcnn_mask_relu{index}")(x)
+    x = layers.Conv2DTranspose(
+        256,
+        2,
+        strides=2,
+        activation="relu",
+        # the fan that Keras counts is four times too large: each output cell sees one input cell only
+        kernel_initializer=keras.initializers.VarianceScaling(8.0, "fan_in", "untruncated_normal"),
+        name="mrcnn_mask_deconv",
+    )(x)
+    x = layers.Conv2D(
+        class_count, 1, kernel_initializer=keras.initializers.RandomNormal(stddev=0.01), name="mrcnn_mask"
+    )(x)
+    masks = layers.Activation("sigmoid", dtype="float32", name="mrcnn_mask_probability")(x)
+    return keras.Model(features, masks, name="mask_head")
+
+
+@keras.saving.register_keras_serializable(package="maskrcnn")
+class WholeConvolution(layers.Layer):
+    """A convolution whose kernel covers all of its input, so it is one matrix product.
+
+    Input shape: (n, size, size, channels), or (n, channels) with size 1.
+    Output shape: (n, filters).
+    Its weights have the shapes of a convolution's: kernel (size, size, channels, filters), bias (filters).
+    """
+
+    def __init__(self, filters: int, size: int, **options):
+        super().__init__(**options)
+        self.filters = filters
+        self.size = size
+
+    def build(self, input_shape):
+        shape = (self.size, self.size, input_shape[-1], self.filters)
+        self.kernel = self.add_weight(shape=shape, initializer=keras.initializers.HeNormal(), name="kernel")
+        self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
+
+    def call(self, inputs):
+        rows = self.size * self.size * inputs.shape[-1]
+        return (
+            ops.matmul(ops.reshape(inputs, (-1, rows)), ops.reshape(self.kernel, (rows, self.filters)))
+            + self.bias
+        )
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.filters)
+
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters, "size": self.size}

@@ -1,0 +1,121 @@
+"""The Mask R-CNN: backbone, feature pyramid, region proposal and the two heads, put together.
+
+Shorthand of this package: B images in a batch, A anchors of an image, n regions of interest (rois) of an
+image, K classes with the background. Boxes are (y1, x1, y2, x2).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import keras
+import numpy as np
+from keras import ops
+
+from ..config import ModelConfig
+from .anchors import make_anchors
+from .backbone import build_backbone
+from .boxes import normalise_boxes
+from .feature_pyramid import build_feature_pyramid
+from .heads import BOX_POOL_SIZE, MASK_POOL_SIZE, build_box_head, build_mask_head
+from .region_proposal import build_region_proposal
+from .roi_pooling import pool_rois
+
+
+def build_network(config: ModelConfig) -> MaskRCNN:
+    """The network that `config` describes, with initial weights, under Keras' global dtype policy.
+
+    Weights are drawn from Keras' global seed generator (`keras.utils.set_random_seed`).
+    """
+    return MaskRCNN(config)
+
+
+class MaskRCNN(keras.Model):
+    """The parts of the network by their names; each is a functional Keras model.
+
+    The parts know no image size: weights serve any height and width that are multiples of 64.
+
+    Attributes:
+        config: ModelConfig
+        backbone: images (B, H, W, bands) -> [C2, C3, C4, C5]
+        feature_pyramid: [C2, C3, C4, C5] -> [P2, P3, P4, P5, P6]
+        rpn: level of the pyramid -> logits (B, anchors of the level, 2), deltas (B, anchors of the level, 4)
+        features: the three above in one: images -> [P2, P3, P4, P5, P6, logits (B, A, 2), deltas (B, A, 4)]
+        box_head: (n, 7, 7, 256) -> logits (n, K), deltas (n, K, 4)
+        mask_head: (n, 14, 14, 256) -> probabilities (n, 28, 28, K)
+    """
+
+    def __init__(self, config: ModelConfig):
+        # autocast off: images are the only input, and their first layer casts them itself
+        super().__init__(name="mask_rcnn", dtype="float32", autocast=False)
+        self.config = config
+        self.backbone = build_backbone(config.backbone, config.bands)
+        self.feature_pyramid = build_feature_pyramid([output.shape[-1] for output in self.backbone.outputs])
+        self.rpn = build_region_proposal(len(config.anchor_ratios))
+        self.box_head = build_box_head(config.class_count)
+        self.mask_head = build_mask_head(config.class_count)
+
+        images = keras.Input((None, None, config.bands), name="images")
+        pyramid = self.feature_pyramid(self.backbone(images))
+        logits, deltas = zip(*(self.rpn(level) for level in pyramid), strict=True)
+        logits = keras.layers.Concatenate(axis=1, dtype="float32", name="rpn_class_logits")(logits)
+        deltas = keras.layers.Concatenate(axis=1, dtype="float32", name="rpn_bbox")(deltas)
+        self.features = keras.Model(images, [*pyramid, logits, deltas], name="features")
+        self.train_batch_norm = False  # see `stages.set_trainable`
+        self.built = True
+
+    def call(self, images, training=False):
+        """Pyramid and proposals' raw values: ([P2..P6], logits (B, A, 2), deltas (B, A, 4))."""
+        *pyramid, logits, deltas = self.features(images, training=training)
+        return pyramid, logits, deltas
+
+    def classify(self, pyramid, rois, image_shape, training=False):
+        """Class and box of each region.
+
+        Args:
+            pyramid: [P2..P5] or [P2..P6], float.
+            rois: (B, n, 4) float32, normalised.
+            image_shape: (height, width) of the images, pixels.
+
+        Returns:
+            logits (B, n, K) float32, deltas (B, n, K, 4) float32.
+        """
+        count = rois.shape[1]
+        logits, deltas = self.box_head(
+            pool_rows(pyramid, rois, BOX_POOL_SIZE, image_shape), training=training
+        )
+        classes = self.config.class_count
+        return ops.reshape(logits, (-1, count, classes)), ops.reshape(deltas, (-1, count, classes, 4))
+
+    def segment(self, pyramid, rois, image_shape, training=False):
+        """Mask of each region and class, (B, n, 28, 28, K) float32 probabilities; arguments as `classify`."""
+        masks = self.mask_head(pool_rows(pyramid, rois, MASK_POOL_SIZE, image_shape), training=training)
+        return ops.reshape(masks, (-1, rois.shape[1], *masks.shape[1:]))
+
+    def anchors(self, image_shape=None):
+        """Anchors of an image of `image_shape` (the config's by default), (A, 4) float32 pixels, NumPy."""
+        shape = self.config.image_shape if image_shape is None else tuple(image_shape)
+        return _anchors(shape, self.config.anchor_scales, self.config.anchor_ratios)
+
+
+def pool_rows(pyramid, rois, size: int, image_shape):
+    """Pooled features of all regions in one row, (B * n, size, size, 256); no gradient flows to the boxes."""
+    pooled = pool_rois(pyramid[:4], ops.stop_gradient(rois), size, image_shape)
+    return ops.reshape(pooled, (-1, size, size, pooled.shape[-1]))
+
+
+def foreground_scores(logits):
+    """Probability that an anchor shows an object, (B, A) float32, from logits (B, A, 2)."""
+    return ops.softmax(ops.cast(logits, "float32"), axis=-1)[..., 1]
+
+
+def normalised_anchors(anchors: np.ndarray, image_shape) -> np.ndarray:
+    """`anchors` (A, 4) float32 pixels as normalised boxes, NumPy."""
+    return ops.convert_to_numpy(normalise_boxes(anchors, image_shape))
+
+
+@functools.lru_cache(maxsize=4)
+def _anchors(shape, scales, ratios) -> np.ndarray:
+    anchors = make_anchors(shape, scales, ratios)
+    anchors.flags.writeable = False
+    return anchors

@@ -1,0 +1,164 @@
+"""The network in training: targets, the five losses and the weights' penalty as one Keras model.
+
+It is fed dicts of arrays and has no labels beside them, so `fit(batches)` and `train_on_batch(batch)` need
+no `y`. Compile it with an optimiser only; the losses are its own.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import keras
+from keras import ops
+
+from ..config import ModelConfig
+from . import anchors, losses
+from .model import MaskRCNN, foreground_scores, normalised_anchors
+from .proposals import select_proposals
+from .targets import anchor_targets, roi_targets
+
+LOSSES = (
+    "rpn_class_loss",
+    "rpn_box_loss",
+    "mrcnn_class_loss",
+    "mrcnn_box_loss",
+    "mrcnn_mask_loss",
+    "weight_loss",
+)
+
+
+def anchor_count(config: ModelConfig) -> int:
+    """Anchors of an image, the length of a row of `anchor_noise`."""
+    return anchors.anchor_count(config.image_shape, config.anchor_ratios)
+
+
+class Targets(NamedTuple):
+    """What the network's outputs are compared with; sampled, no gradient."""
+
+    match: object  # (B, A) int32: 1 object, -1 background, 0 not compared
+    anchor_deltas: object  # (B, A, 4) float32
+    rois: object  # (B, n, 4) float32, normalised; regions with an object first
+    class_ids: object  # (B, n) int32, 0 background
+    roi_deltas: object  # (B, n, 4) float32
+    masks: object  # (B, n, 28, 28) float32, 0 or 1
+
+
+class TrainingNetwork(keras.Model):
+    """Trains `network` on batches of labelled images.
+
+    A batch is a dict of arrays, N = config.max_instances:
+        images: (B, H, W, bands) float32, scaled
+        class_ids: (B, N) int32, 0 where there is no instance, negative for regions to ignore
+        boxes: (B, N, 4) float32, pixels
+        masks: (B, N, H, W), or (B, N, *config.mini_mask_shape) cropped to the box, 0 or 1
+        anchor_noise: (B, anchor_count(config)) float32 in [0, 1), decides which anchors are sampled
+        roi_noise: (B, config.proposals_training) float32 in [0, 1), decides which regions are sampled
+
+    The output is {loss: (sum, count)} with the names of `LOSSES`: a loss is its sum over its count. They
+    are divided in `loss_values` only, so that counts can be summed over devices first.
+    """
+
+    def __init__(self, network: MaskRCNN):
+        super().__init__(name="training", dtype="float32", autocast=False)  # boxes must stay float32
+        self.network = network
+        config = network.config
+        # variables, so that compilers get them as arguments and don't fold them at length
+        self._anchors = self._constant("anchors", network.anchors())
+        self._normalised_anchors = self._constant(
+            "normalised_anchors", normalised_anchors(network.anchors(), config.image_shape)
+        )
+        self._loss_metrics = {name: keras.metrics.Mean(name=name) for name in LOSSES}
+        self.built = True
+
+    def _constant(self, name: str, values):
+        return self.add_weight(
+            name=name,
+            shape=values.shape,
+            dtype="float32",
+            autocast=False,
+            trainable=False,
+            initializer=lambda shape, dtype: ops.convert_to_tensor(values, dtype),
+        )
+
+    def call(self, batch, training=False):
+        """Losses of a batch, {name: (sum, count)}, scalars float32."""
+        config = self.network.config
+        if tuple(batch["images"].shape[1:3]) != config.image_shape:
+            raise ValueError(
+                f"Expected images of the model's size {config.image_shape}, "
+                f"received a batch of shape {tuple(batch['images'].shape)}"
+            )
+        normalise_by_batch = training and self.network.train_batch_norm
+        pyramid, rpn_logits, rpn_deltas = self.network(batch["images"], training=normalise_by_batch)
+        targets = self.targets(batch, rpn_logits, rpn_deltas)
+        logits, deltas = self.network.classify(
+            pyramid, targets.rois, config.image_shape, training=normalise_by_batch
+        )
+        # only regions with an object have a mask, and they come first
+        positive = max(int(config.rois_per_image * config.positive_roi_share), 1)
+        masks = self.network.segment(
+            pyramid, targets.rois[:, :positive], config.image_shape, training=normalise_by_batch
+        )
+        trained = [variable for variable in self.network.trainable_variables if not _is_scale(variable)]
+        return {
+            "rpn_class_loss": losses.rpn_class_loss(targets.match, rpn_logits),
+            "rpn_box_loss": losses.rpn_box_loss(targets.match, targets.anchor_deltas, rpn_deltas),
+            "mrcnn_class_loss": losses.class_loss(targets.class_ids, logits),
+            "mrcnn_box_loss": losses.box_loss(targets.class_ids, targets.roi_deltas, deltas),
+            "mrcnn_mask_loss": losses.mask_loss(
+                targets.class_ids[:, :positive], targets.masks[:, :positive], masks
+            ),
+            "weight_loss": (losses.weight_loss(trained, config.weight_decay), ops.ones(())),
+        }
+
+    def targets(self, batch, rpn_logits, rpn_deltas) -> Targets:
+        """Sampled anchors and regions with what they should have predicted."""
+        config = self.network.config
+        match, anchor_deltas = anchor_targets(
+            self._anchors,
+            batch["class_ids"],
+            batch["boxes"],
+            batch["anchor_noise"],
+            anchors_per_image=config.anchors_per_image,
+            box_deviation=config.box_deviation,
+        )
+        proposals = select_proposals(
+            ops.stop_gradient(foreground_scores(rpn_logits)),
+            ops.stop_gradient(rpn_deltas),
+            self._normalised_anchors,
+            candidates=config.proposal_candidates,
+            count=config.proposals_training,
+            nms_threshold=config.proposal_nms_threshold,
+            box_deviation=config.box_deviation,
+        )
+        sampled = roi_targets(
+            proposals,
+            batch["class_ids"],
+            batch["boxes"],
+            batch["masks"],
+            batch["roi_noise"],
+            image_shape=config.image_shape,
+            count=config.rois_per_image,
+            positive_share=config.positive_roi_share,
+            box_deviation=config.box_deviation,
+            mini_masks=config.mini_mask_shape is not None,
+        )
+        values = (match, anchor_deltas, sampled.rois, sampled.class_ids, sampled.deltas, sampled.masks)
+        return Targets(*(ops.stop_gradient(value) for value in values))
+
+    def loss_values(self, y_pred) -> dict:
+        """{name: loss}, scalars; a loss without anything to compare is 0."""
+        return {name: total / ops.maximum(count, 1.0) for name, (total, count) in y_pred.items()}
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return sum(self.loss_values(y_pred).values())
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        for name, value in self.loss_values(y_pred).items():
+            self._loss_metrics[name].update_state(ops.stop_gradient(value))
+        return self.get_metrics_result()
+
+
+def _is_scale(variable) -> bool:
+    """Whether the weights' penalty leaves the variable out: gamma and beta of a normalisation."""
+    return variable.name in ("gamma", "beta")
