@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from keras import ops
 
+SMALLEST_AREA = 1e-30  # against 0 / 0
 LARGEST_LOG_SCALE = 10.0  # e^10 times a pixel leaves any image; more would overflow to inf - inf
 
 
@@ -17,19 +18,25 @@ def iou(boxes, others):
     Returns:
         (..., n, m) float32 in [0, 1].
     """
-    boxes = ops.expand_dims(boxes, -2)  # (..., n, 1, 4)
-    others = ops.expand_dims(others, -3)  # (..., 1, m, 4)
-    height = ops.minimum(boxes[..., 2], others[..., 2]) - ops.maximum(boxes[..., 0], others[..., 0])
-    width = ops.minimum(boxes[..., 3], others[..., 3]) - ops.maximum(boxes[..., 1], others[..., 1])
-    intersection = ops.maximum(height, 0.0) * ops.maximum(width, 0.0)  # (..., n, m)
-    union = area(boxes) + area(others) - intersection
-    # A side may be negative where a delta went wild; such a box overlaps with nothing.
-    return ops.where(intersection > 0, intersection / ops.where(intersection > 0, union, 1.0), 0.0)
+    return iou_of_edges(edges(ops.expand_dims(boxes, -2)), edges(ops.expand_dims(others, -3)))
 
 
-def area(boxes):
-    """Area of each box (..., 4), (...,)."""
-    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+def iou_of_edges(box, other):
+    """`iou` of boxes given as four arrays y1, x1, y2, x2, whose shapes are broadcast against each other."""
+    height = ops.minimum(box[2], other[2]) - ops.maximum(box[0], other[0])
+    width = ops.minimum(box[3], other[3]) - ops.maximum(box[1], other[1])
+    intersection = ops.maximum(height, 0.0) * ops.maximum(width, 0.0)
+    union = _area(box) + _area(other) - intersection
+    return intersection / ops.maximum(union, SMALLEST_AREA)  # an inverted box intersects nothing
+
+
+def edges(boxes):
+    """Boxes (..., 4) as four arrays (...): y1, x1, y2, x2."""
+    return tuple(boxes[..., edge] for edge in range(4))
+
+
+def _area(box):
+    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def apply_deltas(boxes, deltas):

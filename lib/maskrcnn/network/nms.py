@@ -44,11 +44,9 @@ def non_max_suppression(boxes, threshold, count, valid=None, groups=None):
     blocks = -(-boxes.shape[1] // size)
     if valid is None:
         valid = ops.ones_like(boxes[..., 0], dtype="bool")
-    if groups is None:
-        groups = ops.zeros_like(boxes[..., 0], dtype="int32")
     box_blocks = _cut(boxes, size, blocks)  # (blocks, B, T, 4)
     valid_blocks = _cut(valid, size, blocks)
-    group_blocks = _cut(groups, size, blocks)
+    group_blocks = None if groups is None else _cut(groups, size, blocks)
 
     numbers = ops.arange(size, dtype="int32")
     slots = ops.expand_dims(ops.arange(count, dtype="int32"), 0)  # (1, k)
@@ -61,7 +59,7 @@ def non_max_suppression(boxes, threshold, count, valid=None, groups=None):
 
     def settle_block(block, kept_boxes, kept_groups, indices, number):
         candidates = ops.take(box_blocks, block, axis=0)  # (B, T, 4)
-        candidate_groups = ops.take(group_blocks, block, axis=0)
+        candidate_groups = None if groups is None else ops.take(group_blocks, block, axis=0)
         alive = ops.take(valid_blocks, block, axis=0)
         alive &= ~ops.any(_rivals(candidates, candidate_groups, kept_boxes, kept_groups, threshold), axis=-1)
         rivals = earlier & _rivals(candidates, candidate_groups, candidates, candidate_groups, threshold)
@@ -74,7 +72,8 @@ def non_max_suppression(boxes, threshold, count, valid=None, groups=None):
         fresh = (rank >= 0) & (rank < ops.expand_dims(added, 1))
         source = gather_rows(positions, ops.clip(rank, 0, size - 1))
         kept_boxes = ops.where(ops.expand_dims(fresh, -1), gather_rows(candidates, source), kept_boxes)
-        kept_groups = ops.where(fresh, gather_rows(candidate_groups, source), kept_groups)
+        if groups is not None:
+            kept_groups = ops.where(fresh, gather_rows(candidate_groups, source), kept_groups)
         indices = ops.where(fresh, block * size + source, indices)
         return block + 1, kept_boxes, kept_groups, indices, ops.minimum(number + added, count)
 
@@ -94,8 +93,10 @@ def _cut(rows, size, blocks):
 
 def _rivals(boxes, groups, others, other_groups, threshold):
     """(B, n, m) bool: pairs of one group that can't both stay."""
-    same = ops.expand_dims(groups, 2) == ops.expand_dims(other_groups, 1)
-    return (iou(boxes, others) > threshold) & same
+    overlapping = iou(boxes, others) > threshold
+    if groups is None:
+        return overlapping
+    return overlapping & (ops.expand_dims(groups, 2) == ops.expand_dims(other_groups, 1))
 
 
 def _settle(alive, rivals):

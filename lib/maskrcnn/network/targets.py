@@ -1,7 +1,7 @@
 """What the network should have said: targets of the anchors and of the sampled regions of interest.
 
 Shapes: B images, A anchors, N labelled instances, P proposals, R sampled regions, mh x mw a mask.
-Class ids: 0 padding, above 0 an instance, below 0 a crowd: instances that aren't told apart and teach nothing.
+Class ids: 0 padding, above 0 an instance, below 0 a crowd (instances not told apart, not to learn from).
 The random choices are made by `noise`, uniform in [0, 1): the lowest win, the same ones on every backend.
 """
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from maskrcnn.network.boxes import encode_deltas, iou, normalise_boxes
+from maskrcnn.network.boxes import edges, encode_deltas, iou, iou_of_edges, normalise_boxes
 from maskrcnn.network.picking import best_indices, gather_rows, scatter_rows
 from maskrcnn.network.sampling import corners, sample_axis
 
@@ -25,9 +25,9 @@ EQUAL_OVERLAP = 1e-6  # IoUs that differ by less are rounding errors apart
 def anchor_targets(anchors, class_ids, boxes, noise, *, anchors_per_image, box_deviation):
     """Which anchors should be objects, which background, and how the objects should move.
 
-    An anchor is an object from an IoU of 0.7, or if no anchor overlaps an instance more (each of several that are
-    equally good). It is background if its IoU with every instance is below 0.3 and it touches no crowd. At most
-    half of the sample are objects, background fills the rest.
+    An anchor is an object from an IoU of 0.7, or if no anchor overlaps an instance more (each of several
+    equally good ones). It is background if its IoU with every instance is below 0.3 and it touches no crowd.
+    At most half of the sample are objects, background fills the rest.
 
     Args:
         anchors: (A, 4) float32, pixels.
@@ -44,12 +44,7 @@ def anchor_targets(anchors, class_ids, boxes, noise, *, anchors_per_image, box_d
     anchors = ops.convert_to_tensor(anchors, dtype="float32")
     boxes = ops.cast(boxes, "float32")
     count = anchors.shape[0]
-    overlaps = iou(boxes, anchors)  # (B, N, A)
-    crowd_overlap = ops.max(ops.where((class_ids < 0)[..., None], overlaps, 0.0), axis=1)  # (B, A)
-    overlaps = ops.where((class_ids > 0)[..., None], overlaps, 0.0)
-    overlap = ops.max(overlaps, axis=1)  # (B, A)
-    best = ops.max(overlaps, axis=2, keepdims=True)  # (B, N, 1)
-    is_best = ops.any((overlaps >= best - EQUAL_OVERLAP) & (best > 0), axis=1)  # (B, A)
+    overlap, instance, crowd_overlap, is_best = _match_anchors(anchors, class_ids, boxes)
     objects = is_best | (overlap >= ANCHOR_OBJECT)
     background = (overlap < ANCHOR_BACKGROUND) & (crowd_overlap < CROWD_TOUCHED) & ~objects
 
@@ -65,10 +60,46 @@ def anchor_targets(anchors, class_ids, boxes, noise, *, anchors_per_image, box_d
     match = scatter_rows(
         ops.concatenate(signs, axis=1), ops.concatenate([object_index, background_index], axis=1), count
     )
-    instance = ops.argmax(overlaps, axis=1)  # (B, A)
-    deltas = encode_deltas(anchors, gather_rows(boxes, ops.cast(instance, "int32")))
+    deltas = encode_deltas(anchors, gather_rows(boxes, instance))
     deltas = deltas / ops.convert_to_tensor(box_deviation, dtype="float32")
     return match, ops.where((match == 1)[..., None], deltas, 0.0)
+
+
+def _match_anchors(anchors, class_ids, boxes):
+    """How each anchor lies to the instances.
+
+    Instance by instance: all pairs at once would be 26 million for a 1024 x 1024 image, most of them padding.
+
+    Returns:
+        overlap: (B, A) float32, highest IoU with an instance.
+        instance: (B, A) int32, which instance that is, the first of several; 0 if there is none.
+        crowd_overlap: (B, A) float32, highest IoU with a crowd.
+        is_best: (B, A) bool, no anchor overlaps some instance more.
+    """
+    anchor_edges = [ops.expand_dims(edge, 0) for edge in edges(anchors)]  # (1, A) each
+    slots = ops.arange(1, class_ids.shape[1] + 1, dtype="int32")
+    used = ops.max(ops.where(class_ids != 0, slots, 0))  # no instance in any image from this slot on
+
+    def unfinished(slot, *_):
+        return slot < used
+
+    def match_slot(slot, overlap, instance, crowd_overlap, is_best):
+        box_edges = [
+            ops.expand_dims(edge, -1) for edge in edges(ops.take(boxes, slot, axis=1))
+        ]  # (B, 1) each
+        class_id = ops.expand_dims(ops.take(class_ids, slot, axis=1), -1)
+        slot_overlap = iou_of_edges(box_edges, anchor_edges)  # (B, A)
+        crowd_overlap = ops.maximum(crowd_overlap, ops.where(class_id < 0, slot_overlap, 0.0))
+        slot_overlap = ops.where(class_id > 0, slot_overlap, 0.0)
+        best = ops.max(slot_overlap, axis=-1, keepdims=True)
+        is_best |= slot_overlap >= ops.where(best > 0, best - EQUAL_OVERLAP, 2.0)
+        instance = ops.where(slot_overlap > overlap, slot, instance)
+        return slot + 1, ops.maximum(overlap, slot_overlap), instance, crowd_overlap, is_best
+
+    none = ops.zeros_like(boxes[:, 0, :1]) + ops.zeros_like(anchor_edges[0])  # (B, A)
+    no_instance = ops.cast(none, "int32")
+    start = (ops.convert_to_tensor(0, dtype="int32"), none, no_instance, none, no_instance > 0)
+    return ops.while_loop(unfinished, match_slot, start)[1:]
 
 
 class RoiTargets(NamedTuple):
@@ -96,9 +127,9 @@ def roi_targets(
 ):
     """A sample of the proposals and what the heads should make of them.
 
-    A proposal is an object from an IoU of 0.5 with an instance, otherwise background, unless it touches a crowd.
-    Background fills the sample up. The legacy models took background in a fixed ratio to the objects found, so
-    that they learnt nothing from an image without objects.
+    A proposal is an object from an IoU of 0.5 with an instance, else background, unless it touches a crowd.
+    Background fills the sample up. The legacy models took background in a fixed ratio to the objects found,
+    so they learnt nothing from an image without objects.
 
     Args:
         rois: (B, P, 4) float32, normalised proposals; zero rows are padding.
