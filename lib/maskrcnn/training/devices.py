@@ -6,11 +6,11 @@ import contextlib
 
 import keras
 
-from ..errors import DeviceError
+from maskrcnn.errors import DeviceError
 
 
 def list_devices() -> tuple[str, ...]:
-    """Names of the backend's GPUs or, without any, of its CPU devices (one, unless virtual ones were set up)."""
+    """Names of the backend's GPUs or, without any, of its CPU devices (one, unless there are virtual ones)."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow
@@ -49,7 +49,9 @@ def use_devices(count: int) -> contextlib.AbstractContextManager:
     if backend == "jax":
         import jax
 
-        return keras.distribution.DataParallel(devices=jax.devices()[:count], auto_shard_dataset=False).scope()
+        return keras.distribution.DataParallel(
+            devices=jax.devices()[:count], auto_shard_dataset=False
+        ).scope()
     raise DeviceError(
         f"gpu_count={count} needs the Keras backend jax or tensorflow; the configured one, {backend}, "
         "trains on one device. Set KERAS_BACKEND=jax"

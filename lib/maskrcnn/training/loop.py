@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import keras
-import numpy as np
 
-from ..config import ModelConfig
-from ..errors import MaskRCNNError
-from ..network import TrainingNetwork, legacy_layout, set_trainable
-from ..weights import save_model
-from . import log, state
-from .schedule import Stage, plan_stages
-from .settings import TrainingSettings
+from maskrcnn.config import ModelConfig
+from maskrcnn.errors import MaskRCNNError
+from maskrcnn.network.layout import legacy_layout
+from maskrcnn.network.stages import set_trainable
+from maskrcnn.network.training import TrainingNetwork
+from maskrcnn.training import log, state
+from maskrcnn.training.preparation import Feed
+from maskrcnn.training.schedule import Stage, plan_stages
+from maskrcnn.training.settings import TrainingSettings
+from maskrcnn.weights import save_model
 
 MOMENTUM = 0.9
 GRADIENT_NORM = 5.0  # gradients are scaled down to this global norm
@@ -45,20 +46,16 @@ class TrainingResult:
 def train(
     network: keras.Model,
     config: ModelConfig,
-    training_batches: Callable[[int], dict[str, np.ndarray]],
-    validation_batches: Callable[[int], dict[str, np.ndarray]],
+    feed: Feed,
     settings: TrainingSettings,
     reporter: Reporter,
     *,
-    validation_steps: int,
     first_epoch: int = 1,
 ) -> TrainingResult:
     """Train a network; a model file, a table row and the learning curve are written after each epoch.
 
     Args:
-        training_batches: gives the batch of an optimiser step, counted from 0 over the whole run, with
-            the arrays `TrainingNetwork` takes. Called from several threads.
-        validation_batches: gives batch 0 .. `validation_steps` - 1, the same in each epoch.
+        feed: batches by number, counted from 0 over the whole run for training; called from several threads.
         first_epoch: above 1, the run goes on from the state saved after the epoch before.
 
     Raises:
@@ -78,9 +75,9 @@ def train(
         record = EpochRecord(model, config, settings, stage, reporter)
         try:
             model.fit(
-                Batches(training_batches, settings.steps_per_epoch, settings.workers, first_epoch=start),
-                validation_data=Batches(validation_batches, validation_steps, settings.workers)
-                if validation_steps
+                Batches(feed.training_batch, settings.steps_per_epoch, settings.workers, first_epoch=start),
+                validation_data=Batches(feed.validation_batch, feed.validation_steps, settings.workers)
+                if feed.validation_steps
                 else None,
                 initial_epoch=start - 1,
                 epochs=stage.last,
@@ -162,7 +159,8 @@ class EpochRecord(keras.callbacks.Callback):
             per_step = (now - self.epoch_started) / (batch + 1)
             self.reporter.message(
                 f"Epoch {self.epoch_number}/{self.settings.epochs}, step {batch + 1}/{steps}: "
-                f"loss {float(logs['loss']):.3f}, {self._pace(per_step)}, {_duration(per_step * (total - done))} left"
+                f"loss {float(logs['loss']):.3f}, {self._pace(per_step)}, "
+                f"{_duration(per_step * (total - done))} left"
             )
             self._check(logs["loss"])
 
@@ -171,13 +169,14 @@ class EpochRecord(keras.callbacks.Callback):
         seconds = time.monotonic() - self.epoch_started
         number, settings = epoch + 1, self.settings
         losses = {name: float(value) for name, value in logs.items()}
+        layout = legacy_layout(self.network)
         save_model(
             settings.model_path(number),
-            legacy_layout(self.network),
+            layout,
             self.config,
-            extra={"epoch": number, "stage": self.stage.layers, **losses},
+            extra={"epoch": number, "stage": self.stage.layers, "losses": losses},
         )
-        state.save_state(settings.state_path, epoch=number, optimizer=self.model.optimizer)
+        state.save_state(settings.state_path, layout, self.config, number, self.model.optimizer)
         row = {
             "epoch": number,
             "stage": self.stage.layers,
@@ -200,8 +199,8 @@ class EpochRecord(keras.callbacks.Callback):
     def _check(self, loss):
         if not math.isfinite(float(loss)):
             raise MaskRCNNError(
-                f"The loss is no longer a number in epoch {self.epoch_number}. Lower learning_rate or start from "
-                f"a model; the last good one is that of epoch {self.epoch_number - 1}"
+                f"The loss is no longer a number in epoch {self.epoch_number}. Start from a model, or lower "
+                f"learning_rate; the last good one is that of epoch {self.epoch_number - 1}"
             )
 
 
