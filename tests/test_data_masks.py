@@ -44,7 +44,7 @@ def test_every_shape_gives_the_part_in_a_window(box):
     for found in (
         intersect_window(crop_mask(ring()), window),
         PackedMask.pack(crop_mask(ring())).inside(window),
-        Polygons.from_parts(((outer, hole),), 7, 9).inside(window),
+        Polygons.from_parts(((outer, hole),)).inside(window),
     ):
         if expected is None:
             assert found is None
@@ -55,14 +55,14 @@ def test_every_shape_gives_the_part_in_a_window(box):
 
 def test_shapes_know_their_area_beyond_the_image():
     outline = np.array([(-4, 0), (4, 0), (4, 2), (-4, 2)], float)
-    shape = Polygons.from_parts(((outline,),), 5, 5)
-    assert (shape.box, shape.area) == ((0, 0, 2, 4), 16)
+    shape = Polygons.from_parts(((outline,),))
+    assert (shape.box, shape.area) == ((0, -4, 2, 4), 16)
     assert PackedMask.pack(crop_mask(ring())).area == 14
 
 
 def test_overlapping_parts_of_one_instance_are_united():
     first = np.array([(0, 0), (4, 0), (4, 4), (0, 4)], float)
-    shape = Polygons.from_parts(((first,), (first + 2,)), 8, 8)
+    shape = Polygons.from_parts(((first,), (first + 2,)))
     assert shape.inside(Window(row=0, column=0, height=8, width=8)).area == 16 + 16 - 4
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +88,7 @@ def read_directories(path: str | Path, classes: Sequence[str]) -> Dataset:
                 [packed[mask.path] for mask in kept],
                 [classes.index(mask.class_name) + 1 for mask in kept],
                 len(classes),
-                files.path.relative_to(path).as_posix(),
+                name=files.path.relative_to(path).as_posix(),
             )
         )
     notes = ()
@@ -106,17 +106,37 @@ def find_images(path: str | Path, classes: Sequence[str]) -> tuple[ImageFiles, .
     """
     if not Path(path).is_dir():
         raise DatasetError(f"Training dataset {path} is not a directory.")
-    found: list[ImageFiles] = []
+    found = [files for directory in _walk(path) for files in _sort_files(directory, classes)]
+    check_found(found, path)
+    return tuple(sorted(found, key=lambda files: files.path))
+
+
+def has_masks(path: str | Path, classes: Sequence[str]) -> Path | None:
+    """A file that is called as a mask: after an image of its directory, or with one of the classes; or
+    None.
+    """
+    for files in _walk(path):
+        stems = {file.stem for file in files}
+        ending = _class_ending(classes)
+        for file in files:
+            if _readings(file.stem, stems) or ending.fullmatch(file.stem):
+                return file
+    return None
+
+
+def _walk(path: str | Path) -> Iterator[list[Path]]:
+    """The image files, sorted, of each directory."""
     for directory, subdirectories, names in os.walk(path):
         subdirectories.sort()
-        files = [
+        yield [
             Path(directory, name)
             for name in sorted(names)
             if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
         ]
-        found.extend(_sort_files(files, classes))
-    check_found(found, path)
-    return tuple(sorted(found, key=lambda files: files.path))
+
+
+def _class_ending(classes: Sequence[str]) -> re.Pattern[str]:
+    return re.compile(f".+-({'|'.join(re.escape(name) for name in classes)})-\\d+")
 
 
 def _sort_files(files: Sequence[Path], classes: Sequence[str]) -> list[ImageFiles]:
@@ -160,24 +180,20 @@ def _readings(stem: str, stems: set[str]) -> list[tuple[str, str]]:
 
 def _check_orphans(images: Sequence[Path], classes: Sequence[str]) -> None:
     """Raise DatasetError where images without masks are named as masks are: their image is missing."""
-    endings = re.compile(f".+-({'|'.join(re.escape(name) for name in classes)})-\\d+")
+    ending = _class_ending(classes)
     numbered: dict[str, list[Path]] = {}
     for file in images:
         match = re.fullmatch(r"(.+-.+)-\d+", file.stem)
         if match and file.suffix.lower() == MASK_SUFFIX:
             numbered.setdefault(match[1], []).append(file)
     orphans = [
-        file
-        for files in numbered.values()
-        for file in files
-        if len(files) > 1 or endings.fullmatch(file.stem)
+        file for files in numbered.values() for file in files if len(files) > 1 or ending.fullmatch(file.stem)
     ]
     if orphans:
         raise DatasetError(
             f"Masks without an image: {name_some([str(file) for file in orphans])}. Expected the image, "
-            "called as "
-            "the part of the name before -<class>-<number>, in the same directory; rename files that are "
-            "images."
+            "called as the part of the name before -<class>-<number>, in the same directory; rename files "
+            "that are images."
         )
 
 

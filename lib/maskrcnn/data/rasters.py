@@ -111,6 +111,21 @@ def read_pixels(path: str | Path, window: Window | None = None) -> tuple[np.ndar
     return pixels, valid
 
 
+def find_files(path: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """All files at any depth below a directory whose suffix is one of these (lower case), sorted."""
+    return sorted(
+        Path(directory, name)
+        for directory, _, names in os.walk(path)
+        for name in names
+        if not name.startswith(".") and Path(name).suffix.lower() in suffixes
+    )
+
+
+def find_rasters(path: str | Path) -> list[Path]:
+    """All image files at any depth below a directory, sorted."""
+    return find_files(path, IMAGE_SUFFIXES)
+
+
 def check_complete(path: str | Path) -> None:
     """Raise DatasetError where a PNG or JPEG file is empty or lacks its end, without decoding it."""
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +13,28 @@ from maskrcnn.data.rasters import ImageHeader, read_pixels
 from maskrcnn.data.shapes import Shape
 from maskrcnn.data.windows import Window, whole
 
+PixelSource = Callable[[Window], tuple[np.ndarray, np.ndarray | None]]
+
+
+@dataclass(frozen=True)
+class FilePixels:
+    """The pixels of an image file: called with a window it gives what `read_pixels` gives."""
+
+    path: str
+
+    def __call__(self, window: Window) -> tuple[np.ndarray, np.ndarray | None]:
+        return read_pixels(self.path, window)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageReader:
-    """Reads windows of one image; `boxes` (N, 4) find the shapes that a window touches."""
+    """Reads windows of one image; `boxes` (N, 4), limited to the image, find the shapes that a window
+    touches.
 
-    path: str
+    pixels: gives for a window the image (H, W, C) and where it has data, (H, W) bool or None for everywhere.
+    """
+
+    pixels: PixelSource
     name: str
     height: int
     width: int
@@ -33,7 +49,7 @@ class ImageReader:
             DatasetError: the pixels can't be read.
         """
         part = window or whole(self.height, self.width)
-        image, valid = read_pixels(self.path, part)
+        image, valid = self.pixels(part)
         masks, class_ids, visible = [], [], []
         for index in touching(self.boxes, part):
             shape = self.shapes[index]
@@ -64,16 +80,25 @@ def _covers(window: Window, box: tuple[int, int, int, int]) -> bool:
 
 
 def labelled_image(
-    header: ImageHeader, shapes: Sequence[Shape], class_ids: Sequence[int], class_count: int, name: str
+    header: ImageHeader,
+    shapes: Sequence[Shape],
+    class_ids: Sequence[int],
+    class_count: int,
+    *,
+    name: str,
+    pixels: PixelSource | None = None,
 ) -> LabelledImage:
-    """Put an image file and its shapes together; the file is its own scene.
+    """Put an image and its shapes together; `header.path` is the scene that isn't split.
 
     class_ids: one per shape, negative for regions that training ignores.
+    pixels: where the pixels come from, as `ImageReader` calls it; None: from the file `header.path`.
     """
-    boxes = np.array([shape.box for shape in shapes], dtype=np.int32).reshape(-1, 4)
+    limits = np.array([header.height, header.width] * 2, dtype=np.int64)
+    boxes = np.array([shape.box for shape in shapes], dtype=np.int64).reshape(-1, 4)
+    boxes = np.clip(boxes, 0, limits).astype(np.int32)
     ids = np.array(class_ids, dtype=np.int32)
     reader = ImageReader(
-        path=header.path,
+        pixels=pixels or FilePixels(header.path),
         name=name,
         height=header.height,
         width=header.width,

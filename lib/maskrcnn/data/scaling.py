@@ -13,7 +13,7 @@ from maskrcnn.errors import DatasetError
 if TYPE_CHECKING:
     from maskrcnn.data.dataset import LabelledImage
 
-BLOCK_SIDE = 512  # pixels; images are read in blocks of this size at most
+BLOCK_SIDE = 1024  # pixels; images are read in blocks of this size at most
 
 
 def scale_pixels(image: np.ndarray, mean: Sequence[float], scale: Sequence[float]) -> np.ndarray:
@@ -30,11 +30,11 @@ def scale_pixels(image: np.ndarray, mean: Sequence[float], scale: Sequence[float
 
 
 def band_statistics(
-    images: Sequence[LabelledImage], sample_limit: int = 200, seed: int = 0
+    images: Sequence[LabelledImage], sample_limit: int = 100, seed: int = 0
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each band, cells without data left out.
 
-    At most `sample_limit` blocks of 512 x 512 pixels are read, spread over all images by chance (fixed by
+    At most `sample_limit` blocks of 1024 x 1024 pixels are read, spread over all images by chance (fixed by
     `seed`), one after the other: memory is that of one block. A band that is the same everywhere gets 1.
 
     Raises:

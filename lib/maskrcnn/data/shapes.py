@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from maskrcnn.data.masks import CroppedMask, crop_mask, intersect_window
+from maskrcnn.data.polygon_fill import fill_polygon
 from maskrcnn.data.windows import Window
 
 
@@ -21,7 +22,7 @@ class Shape(Protocol):
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """(y1, x1, y2, x2), pixels, ends exclusive; may be a pixel too wide."""
+        """(y1, x1, y2, x2), pixels, ends exclusive; may be a pixel too wide and reach out of the image."""
 
     @property
     def area(self) -> float:
@@ -73,31 +74,26 @@ class Polygons:
     parts: tuple[tuple[np.ndarray, ...], ...]
 
     @classmethod
-    def from_parts(cls, parts: tuple[tuple[np.ndarray, ...], ...], height: int, width: int) -> Polygons:
-        """Polygons of an image of this size; the box is limited to the image."""
+    def from_parts(cls, parts: tuple[tuple[np.ndarray, ...], ...]) -> Polygons:
+        """Polygons with their box, which may reach out of the image, and their area."""
         points = np.concatenate([rings[0] for rings in parts])
-        low = np.clip(np.floor(points.min(axis=0)), 0, (width, height)).astype(int)
-        high = np.clip(np.ceil(points.max(axis=0)), 0, (width, height)).astype(int)
+        x1, y1 = np.floor(points.min(axis=0)).astype(int).tolist()
+        x2, y2 = np.ceil(points.max(axis=0)).astype(int).tolist()
         area = sum(_ring_area(part[0]) - sum(_ring_area(hole) for hole in part[1:]) for part in parts)
-        return cls(box=(int(low[1]), int(low[0]), int(high[1]), int(high[0])), area=area, parts=parts)
+        return cls(box=(y1, x1, y2, x2), area=area, parts=parts)
 
     def inside(self, window: Window) -> CroppedMask | None:
         """The part inside of a window, in pixels of the window; None where there is none."""
         if not _meet(self.box, window):
             return None
-        from affine import Affine
-        from rasterio.features import rasterize
-
         y1, x1 = max(self.box[0], window.row), max(self.box[1], window.column)
         y2 = min(self.box[2], window.row + window.height)
         x2 = min(self.box[3], window.column + window.width)
-        outlines = [
-            {"type": "Polygon", "coordinates": [ring.tolist() for ring in part]} for part in self.parts
-        ]
-        burnt = rasterize(
-            outlines, out_shape=(y2 - y1, x2 - x1), transform=Affine.translation(x1, y1), dtype="uint8"
-        )
-        return crop_mask(burnt, y1 - window.row, x1 - window.column)
+        part = Window(row=y1, column=x1, height=y2 - y1, width=x2 - x1)
+        drawn = fill_polygon(self.parts[0], part)
+        for rings in self.parts[1:]:
+            drawn |= fill_polygon(rings, part)
+        return crop_mask(drawn, y1 - window.row, x1 - window.column)
 
 
 def _ring_area(ring: np.ndarray) -> float:
