@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from affine import Affine
 
 from labelled_files import map_point, noise, write_raster
 from maskrcnn.data.formats import open_dataset

@@ -12,6 +12,7 @@ threads, the batch size or where a run was resumed.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -61,6 +62,7 @@ class TrainingBatches:
         )
         self._order = VisitOrder(weights, seed)
         self._rarity = class_rarity(images) if settings.balance else None
+        self._dropped, self._lock = 0, threading.Lock()
 
     @property
     def samples_per_epoch(self) -> int:
@@ -71,7 +73,15 @@ class TrainingBatches:
         """The sample of this number, counted from 0 over all epochs."""
         generator = np.random.default_rng([self._seed, 2, number])
         image = self._images[self._order[number]]
-        return training_sample(image, self._config, self._settings, generator, self._rarity)
+        sample = training_sample(image, self._config, self._settings, generator, self._rarity)
+        with self._lock:
+            self._dropped += sample.dropped
+        return sample
+
+    @property
+    def dropped(self) -> int:
+        """Objects for which samples made so far had no place (see `suggest_max_instances`)."""
+        return self._dropped
 
     def batch(self, step: int, part: slice = slice(None)) -> Batch:
         """The batch of a step, counted from 0, or some of its samples (a host's or device's share)."""
