@@ -35,7 +35,7 @@ def in_reading_order(labels: np.ndarray) -> np.ndarray:
 
 
 def perfect_finder(labels: np.ndarray, classes=None, scores=None):
-    """Finds in each tile the exact visible pixels of each object, as one instance even where they fall apart."""
+    """Finds in each tile the exact visible pixels of each object, as one instance even in pieces."""
 
     def find(batch: TileBatch) -> list[list[Instance]]:
         found = []

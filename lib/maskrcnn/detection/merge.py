@@ -12,9 +12,13 @@ from dataclasses import dataclass
 
 from maskrcnn.detection.instances import Instance
 from maskrcnn.detection.pairs import touching_pairs
-from maskrcnn.detection.shapes import Shape, find, join, unite
-from maskrcnn.detection.sightings import OUTLINE_TOLERANCE, Rank, Sighting, compare, make_sighting
+from maskrcnn.detection.shapes import Shape, count_common, find, join, unite
+from maskrcnn.detection.sightings import OUTLINE_TOLERANCE, Rank, Sighting, make_sighting, recognise
 from maskrcnn.detection.tiles import Tile, TileGrid
+
+# Whole sightings linked only through others: two drawings of one object share more than this, two objects
+# that one bad sighting chained together share a pixel or two along their edge.
+SAME_CHAIN_SHARE = 0.25
 
 
 @dataclass(eq=False, kw_only=True)
@@ -83,30 +87,34 @@ class Recogniser:
         masks = [sighting.mask.unpack() for sighting in everyone]
         old = len(self._active)
         pairs = touching_pairs([sighting.mask.box for sighting in everyone], gap=OUTLINE_TOLERANCE)
-        for first, second in pairs[pairs[:, 1] >= old].tolist():
-            one, two = everyone[first], everyone[second]
-            compare(one, two, (masks[first], masks[second]))
-            if two.number in one.same:
-                join(self._parents, one.number, two.number)
+        for one, two in recognise(everyone, masks, pairs[pairs[:, 1] >= old]):
+            join(self._parents, one.number, two.number)
 
 
 def resolve(group: Sequence[Sighting]) -> list[Candidate]:
     """Objects out of sightings that hang together as "the same object".
 
-    A whole sighting stands for itself and beats all that are the same as it, the best first. Cut sightings
-    that are the same as no whole one are united, as far as they hang together; the best of them gives class,
-    score and rank. What of this is only a strip beside an object that another tile saw better is left out.
+    A whole sighting stands for itself and beats all that are the same as it, the best first; also those that
+    are so by way of a third sighting and share SAME_CHAIN_SHARE of the smaller one's pixels. Cut sightings
+    that are the same as no whole one, nor a part of a cut one that is, are united as far as they hang
+    together; the best of them gives class, score and rank. Of these, a strip beside an object that another
+    tile saw better is left out.
     """
     group = sorted(group, key=lambda sighting: sighting.rank)
     whole = {sighting.number for sighting in group if sighting.whole}
-    chosen: list[list[Sighting]] = []
-    kept: set[int] = set()
+    kept: list[Sighting] = []
     for sighting in group:
-        if sighting.whole and not sighting.same & kept:
-            kept.add(sighting.number)
-            chosen.append([sighting])
+        if sighting.whole and not any(_is_beaten(sighting, better) for better in kept):
+            kept.append(sighting)
+    chosen = [[sighting] for sighting in kept]
 
     cut = {one.number: one for one in group if not one.whole and not one.same & whole}
+    replaced = [one for one in group if not one.whole and one.same & whole]
+    while replaced and cut:
+        last = replaced.pop()
+        for number in last.same & cut.keys():
+            if last.place in cut[number].watchers:  # a smaller part of what the last one showed
+                replaced.append(cut.pop(number))
     parents = {number: number for number in cut}
     for number, sighting in cut.items():
         for other in sighting.same & cut.keys():
@@ -116,6 +124,16 @@ def resolve(group: Sequence[Sighting]) -> list[Candidate]:
         unions[find(parents, number)].append(sighting)
     chosen.extend(union for union in unions.values() if not all(one.is_sliver for one in union))
     return [_candidate(sightings) for sightings in chosen]
+
+
+def _is_beaten(sighting: Sighting, better: Sighting) -> bool:
+    """Of two whole sightings that hang together."""
+    if better.number in sighting.same:
+        return True
+    if better.number not in sighting.overlapping:
+        return False
+    common = count_common(sighting.mask.unpack(), better.mask.unpack())
+    return common >= SAME_CHAIN_SHARE * min(sighting.area, better.area)
 
 
 def _candidate(sightings: Sequence[Sighting]) -> Candidate:

@@ -62,7 +62,7 @@ class DetectionSettings:
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TileBatch:
     """Tiles to detect in. images: (B, H, W, C) float32, scaled; windows: (B, 4) float32, (y1, x1, y2, x2):
-    the part of each image that shows the scene; tiles, valid ((h, w) bool each): fewer than B in the last batch.
+    the part of each image that shows the scene; tiles, valid ((h, w) bool each): fewer than B at the end.
     """
 
     tiles: tuple[Tile, ...]

@@ -16,7 +16,8 @@ from scipy import ndimage
 from maskrcnn.data.masks import CroppedMask, crop_mask
 
 CHUNK = 512  # pixels; side of the pieces of a large shape
-SINGLE_PIECE = 4 * 1024 * 1024  # pixels of the box up to which a shape stays in one piece: 4 MB unpacked
+SINGLE_PIECE = 1024 * 1024  # pixels of the box up to which a shape stays in one piece
+EDGES = ndimage.generate_binary_structure(2, 1)  # pixels touch over edges, not corners
 
 Box = tuple[int, int, int, int]
 
@@ -134,7 +135,7 @@ def largest_part(shape: Shape) -> Shape:
     """The largest part that hangs together over pixel edges; of equal ones the first by row, column."""
     if len(shape.pieces) == 1:
         mask = shape.pieces[0].unpack()
-        labels, count = ndimage.label(mask.pixels)
+        labels, count = ndimage.label(mask.pixels, EDGES)
         if count == 1:
             return shape
         sizes = np.bincount(labels.ravel())[1:]  # labels count up in reading order, argmax takes the first
@@ -153,7 +154,7 @@ def _largest_part_of_many(shape: Shape) -> Shape | None:
     offsets = []
     for packed in shape.pieces:
         piece = packed.unpack()
-        labels, count = ndimage.label(piece.pixels)
+        labels, count = ndimage.label(piece.pixels, EDGES)
         offsets.append(len(parents))
         flat = labels.ravel()
         found, positions = np.unique(flat, return_index=True)
@@ -178,7 +179,7 @@ def _largest_part_of_many(shape: Shape) -> Shape | None:
     def kept() -> Iterator[CroppedMask]:
         for packed, offset in zip(shape.pieces, offsets, strict=True):
             piece = packed.unpack()
-            labels, count = ndimage.label(piece.pixels)
+            labels, count = ndimage.label(piece.pixels, EDGES)
             wanted = np.array([False, *(find(parents, offset + label) == best for label in range(count))])
             part = crop_mask(wanted[labels], piece.row, piece.column)
             if part is not None:
@@ -212,7 +213,7 @@ def _touching_labels(first: PackedMask, second: PackedMask) -> set[tuple[int, in
     canvases = []
     for packed in (first, second):
         piece = packed.unpack()
-        labels, _ = ndimage.label(piece.pixels)
+        labels, _ = ndimage.label(piece.pixels, EDGES)
         canvas = np.zeros((common[2] - common[0], common[3] - common[1]), dtype=labels.dtype)
         to, come = _slices(common, packed.box)
         canvas[to] = labels[come]
@@ -234,17 +235,20 @@ def middle_point(shape: Shape) -> tuple[int, int]:
     """The pixel (row, column) of the shape that is nearest to its centroid; of equal ones the first."""
     rows = columns = 0
     for packed in shape.pieces:
-        row, column = np.nonzero(packed.unpack().pixels)
-        rows += int(row.sum()) + packed.box[0] * row.size
-        columns += int(column.sum()) + packed.box[1] * column.size
+        pixels = packed.unpack().pixels
+        per_row, per_column = np.count_nonzero(pixels, axis=1), np.count_nonzero(pixels, axis=0)
+        rows += int(per_row @ np.arange(packed.box[0], packed.box[2]))
+        columns += int(per_column @ np.arange(packed.box[1], packed.box[3]))
     middle_row, middle_column = rows / shape.area, columns / shape.area
     best: tuple[float, int, int] | None = None
     for packed in shape.pieces:
-        row, column = np.nonzero(packed.unpack().pixels)
-        row, column = row + packed.box[0], column + packed.box[1]
-        distances = (row - middle_row) ** 2 + (column - middle_column) ** 2
-        nearest = int(np.argmin(distances))  # the first of equal ones, in reading order
-        candidate = (float(distances[nearest]), int(row[nearest]), int(column[nearest]))
+        y1, x1, y2, x2 = packed.box
+        distances = np.add.outer(
+            (np.arange(y1, y2) - middle_row) ** 2, (np.arange(x1, x2) - middle_column) ** 2
+        )
+        distances[~packed.unpack().pixels] = np.inf
+        row, column = divmod(int(np.argmin(distances)), x2 - x1)  # the first of equal ones, in reading order
+        candidate = (float(distances[row, column]), y1 + row, x1 + column)
         best = candidate if best is None else min(best, candidate)
     assert best is not None, "a shape is never empty"
     return best[1], best[2]

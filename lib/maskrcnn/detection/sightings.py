@@ -6,7 +6,7 @@ The rule is described with a picture in docs/merging.md.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,6 +30,8 @@ OUTLINE_TOLERANCE = 2
 # order, so that the order never depends on when a tile arrived.
 Rank = tuple[float, int, int, int, int, int, int]
 
+_Pair = tuple[int, int, int, int, int]  # two indices, common pixels, pixels of each that both tiles show
+
 
 @dataclass(eq=False, kw_only=True)
 class Sighting:
@@ -48,10 +50,13 @@ class Sighting:
     ]  # (row, column) of other tiles that show all of a cut sighting, uncut
     same: set[int] = field(default_factory=set)  # numbers of sightings of the same object
     overlapping: set[int] = field(default_factory=set)  # numbers of sightings with common pixels
-    recognised_by: set[tuple[int, int]] = field(
-        default_factory=set
-    )  # watchers with a sighting of the same object
+    partner_tiles: set[tuple[int, int]] = field(default_factory=set)  # (row, column), tiles of `same`
     beside: np.ndarray | None = None  # bool, as the mask's box: pixels beside what the watchers saw
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """(row, column) of the tile."""
+        return self.tile.row, self.tile.column
 
     @property
     def bottom(self) -> int:
@@ -61,7 +66,7 @@ class Sighting:
     @property
     def is_sliver(self) -> bool:
         """A cut sighting of what another tile, which sees all of it, did not draw but something beside it."""
-        if not self.watchers or self.recognised_by or self.beside is None:
+        if not self.watchers or self.watchers & self.partner_tiles or self.beside is None:
             return False
         pixels = self.mask.unpack().pixels
         return 2 * np.count_nonzero(self.beside & pixels) >= self.area
@@ -84,30 +89,70 @@ def make_sighting(instance: Instance, tile: Tile, index: int, number: int, grid:
     )
 
 
-def compare(one: Sighting, two: Sighting, masks: Sequence[CroppedMask]) -> None:
-    """Enter into two sightings what they are to each other. masks: theirs, unpacked."""
-    common = count_common(*masks)
-    tiles_differ = one.tile != two.tile
-    if common:
-        one.overlapping.add(two.number)
-        two.overlapping.add(one.number)
-        if tiles_differ and _is_same(one, two, masks, common):
-            one.same.add(two.number)
-            two.same.add(one.number)
-            for here, there in ((one, two), (two, one)):
-                place = (there.tile.row, there.tile.column)
-                if place in here.watchers:
-                    here.recognised_by.add(place)
-    if tiles_differ and two.number not in one.same:
-        _look_beside(one, two, masks[1])
-        _look_beside(two, one, masks[0])
+def recognise(
+    sightings: Sequence[Sighting], masks: Sequence[CroppedMask], pairs: np.ndarray
+) -> list[tuple[Sighting, Sighting]]:
+    """Enter into the sightings what they are to each other; returns the pairs that show the same object.
+
+    masks: theirs, unpacked; pairs: (n, 2) indices of sightings that are near each other, all of any two tiles
+    in one call. Class does not matter: one object that two tiles gave two classes is still one.
+    """
+    same: list[tuple[Sighting, Sighting]] = []
+    apart: list[_Pair] = []
+    near: list[tuple[int, int]] = []
+    for first, second, meet, one_tile, all_one, all_two in _facts(sightings, pairs):
+        one, two = sightings[first], sightings[second]
+        common = count_common(masks[first], masks[second]) if meet else 0
+        if common:
+            one.overlapping.add(two.number)
+            two.overlapping.add(one.number)
+        if one_tile:
+            continue
+        if common:  # compare what both tiles show of each; common pixels always lie there
+            zone_one = one.area if all_one else count_inside(masks[first], two.tile.box)
+            zone_two = two.area if all_two else count_inside(masks[second], one.tile.box)
+            if _is_same(one, two, common, zone_one + zone_two - common):
+                _pair_up(one, two)
+                same.append((one, two))
+                continue
+            apart.append((first, second, common, zone_one, zone_two))
+        if two.place in one.watchers or one.place in two.watchers:
+            near.append((first, second))
+    same += _match_the_rest(sightings, apart)
+    for first, second in near:
+        one, two = sightings[first], sightings[second]
+        if two.number not in one.same:
+            _look_beside(one, two, masks[second])
+            _look_beside(two, one, masks[first])
+    return same
 
 
-def _is_same(one: Sighting, two: Sighting, masks: Sequence[CroppedMask], common: int) -> bool:
-    """Class does not matter: one object that two tiles gave two classes is still one."""
-    seen_by_both = (
-        count_inside(masks[0], two.tile.box) + count_inside(masks[1], one.tile.box) - common
-    )  # union within the zone that both tiles show; common pixels always lie in it
+def _facts(
+    sightings: Sequence[Sighting], pairs: np.ndarray
+) -> Iterator[tuple[int, int, bool, bool, bool, bool]]:
+    """What boxes alone say of pairs, for all at once; pairs that can't matter to each other are left out.
+
+    Gives the indices of two sightings; do their boxes share pixels; are they of one tile; does the tile of
+    the second show all of the first, and the tile of the first all of the second.
+    """
+    if not len(pairs):
+        return iter(())
+    boxes = np.array([sighting.mask.box for sighting in sightings])
+    tiles = np.array([sighting.tile.box for sighting in sightings])
+    whole = np.array([sighting.whole for sighting in sightings])
+    first, second = pairs.T
+    meet = (boxes[first, :2] < boxes[second, 2:]).all(1) & (boxes[second, :2] < boxes[first, 2:]).all(1)
+    one_tile = (tiles[first] == tiles[second]).all(axis=1)
+    all_one, all_two = (
+        (boxes[here, :2] >= tiles[there, :2]).all(1) & (boxes[here, 2:] <= tiles[there, 2:]).all(1)
+        for here, there in ((first, second), (second, first))
+    )
+    relevant = meet | (~one_tile & ((~whole[first] & all_one) | (~whole[second] & all_two)))
+    columns = (first, second, meet, one_tile, all_one, all_two)
+    return zip(*(column[relevant].tolist() for column in columns), strict=True)
+
+
+def _is_same(one: Sighting, two: Sighting, common: int, seen_by_both: int) -> bool:
     if common < SAME_OBJECT_IOU * seen_by_both:
         return False
     # A whole object is all there is: what lies mostly outside of it is something else.
@@ -116,17 +161,52 @@ def _is_same(one: Sighting, two: Sighting, masks: Sequence[CroppedMask], common:
     return not (two.whole and 2 * common < one.area)
 
 
+def _match_the_rest(sightings: Sequence[Sighting], apart: Sequence[_Pair]) -> list[tuple[Sighting, Sighting]]:
+    """Pair up sightings that two tiles drew very differently.
+
+    Each tile shows what the other does, so where neither sighting has a partner in the other's tile, and one
+    covers half or more of the other there, they are the same; the most alike are paired first, one to one.
+    """
+    rest = []
+    for first, second, common, zone_one, zone_two in apart:
+        one, two = sightings[first], sightings[second]
+        if 2 * common < min(zone_one, zone_two):
+            continue
+        if (one.whole and 2 * zone_two < two.area) or (two.whole and 2 * zone_one < one.area):
+            continue  # most of the other lies where this tile does not look
+        if _lack_partners(one, two):
+            ranks = sorted((one.rank, two.rank))
+            rest.append((-common / (zone_one + zone_two - common), ranks, first, second))
+    matched = []
+    for *_, first, second in sorted(rest):
+        one, two = sightings[first], sightings[second]
+        if _lack_partners(one, two):
+            _pair_up(one, two)
+            matched.append((one, two))
+    return matched
+
+
+def _pair_up(one: Sighting, two: Sighting) -> None:
+    one.same.add(two.number)
+    two.same.add(one.number)
+    one.partner_tiles.add(two.place)
+    two.partner_tiles.add(one.place)
+
+
+def _lack_partners(one: Sighting, two: Sighting) -> bool:
+    return two.place not in one.partner_tiles and one.place not in two.partner_tiles
+
+
 def _look_beside(cut: Sighting, seen: Sighting, seen_mask: CroppedMask) -> None:
     """Note which pixels of a cut sighting lie in or beside one of a tile that sees more of the place."""
-    if (seen.tile.row, seen.tile.column) not in cut.watchers or cut.recognised_by:
+    if seen.place not in cut.watchers or cut.watchers & cut.partner_tiles:
         return
     y1, x1, y2, x2 = cut.mask.box
     reach = OUTLINE_TOLERANCE
     box = (y1 - reach, x1 - reach, y2 + reach, x2 + reach)
     canvas = np.zeros((box[2] - box[0], box[3] - box[1]), dtype=bool)
     draw(canvas, box, seen_mask, True)
-    side = 2 * reach + 1
-    near = ndimage.maximum_filter(canvas, size=side, mode="constant")[reach:-reach, reach:-reach]
+    near = ndimage.maximum_filter(canvas, size=2 * reach + 1, mode="constant")[reach:-reach, reach:-reach]
     cut.beside = near if cut.beside is None else cut.beside | near
 
 
