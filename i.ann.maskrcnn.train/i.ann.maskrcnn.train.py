@@ -187,152 +187,44 @@
 
 import os
 import sys
-from pathlib import Path
 
 import grass.script as gs
-from grass.script.utils import get_lib_path
-
-sys.path.insert(1, get_lib_path(modname="i.ann.maskrcnn", libname="maskrcnn") or "")
-
-
-class Console:
-    """Tells the user about the progress."""
-
-    def message(self, text):
-        gs.message(text)
-
-    def percent(self, done, total):
-        gs.percent(done, total, 1)
 
 
 def main():
     options, flags = gs.parser()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    find_library()
+    from maskrcnn.packages import install_hint, missing_packages
+
+    missing = missing_packages(["numpy", "h5py", "scipy", "rasterio", "matplotlib", "keras"])
+    if missing:
+        gs.fatal(install_hint(missing))
+    from maskrcnn.errors import MaskRCNNError
+    from maskrcnn.grass.train import run
+
     try:
-        from maskrcnn.errors import MaskRCNNError
-
-        try:
-            return train(options, flags)
-        except MaskRCNNError as error:
-            gs.fatal(str(error))
-    except ModuleNotFoundError as error:
-        gs.fatal(
-            _(
-                "The Python package <{name}> is missing. Install what the addon needs into the Python that "
-                "GRASS uses: {python} -m pip install {name}"
-            ).format(name=error.name, python=sys.executable)
-        )
+        complete = run(options, flags)
+    except MaskRCNNError as error:
+        gs.fatal(str(error))
+    except KeyboardInterrupt:
+        gs.fatal("Interrupted before the training began")
+    sys.exit(0 if complete else 1)
 
 
-def train(options, flags):
-    """Check everything, say what will be done, and do it. Returns the exit status."""
-    from maskrcnn.data.split import hold_out, split_dataset
-
-    from maskrcnn.data.formats import open_dataset
-    from maskrcnn.training import preparation
-    from maskrcnn.training.settings import TrainingSettings
-    from maskrcnn.weights import load_weights, read_model
-
-    console = Console()
-    model_path = Path(options["model"]) if options["model"] else None
-    settings = TrainingSettings(
-        name=options["name"],
-        logs=Path(options["logs"]),
-        epochs=int(options["epochs"]),
-        steps_per_epoch=int(options["steps_per_epoch"]),
-        validation_steps=int(options["validation_steps"]),
-        images_per_device=int(options["images_per_gpu"]),
-        device_count=int(options["gpu_count"]),
-        staged=model_path is not None,
-        train_batch_norm=flags["b"],
-    )
-    preparation.check_name(settings.name)
-    size = preparation.ImageSize(int(options["images_min_dim"]), int(options["images_max_dim"]), flags["n"])
-    initial = read_model(model_path) if model_path else None
-    epoch = 0 if flags["e"] else preparation.epoch_to_resume(settings, model_path)
-    preparation.prepare_logs(settings, overwrite=gs.overwrite(), resuming=epoch > 0)
-
-    console.message(_("Reading the labels of {}...").format(options["training_dataset"]))
-    dataset = open_dataset(options["training_dataset"], options["classes"].split(","))
-    for note in dataset.notes:
-        gs.warning(note)
-    if flags["s"]:
-        dataset, unused = hold_out(dataset, 0.1, settings.seed)
-        unused_list = settings.logs / "unused.txt"
-        unused_list.write_text("".join(f"{image.path}\n" for image in unused))
-        console.message(_("{} images are left out; their list is in {}").format(len(unused), unused_list))
-    training, validation = split_dataset(dataset, 0.25, settings.seed)
-    config = preparation.describe_model(
-        dataset,
-        size,
-        backbone=options["backbone"],
-        rois_per_image=int(options["rois_per_image"]),
-        mini_mask_shape=tuple(map(int, options["mini_mask_size"].split(",")))
-        if options["mini_mask_size"]
-        else None,
-        initial=initial,
-        other_classes=flags["e"],
-    )
-    console.message(preparation.summarise(dataset, training, validation))
-
-    console.message(_("Starting Keras..."))
-    import keras
-
-    from maskrcnn.network.layout import legacy_layout
-    from maskrcnn.network.model import build_network
-    from maskrcnn.network.training import anchor_count
-    from maskrcnn.training.devices import list_devices, use_devices
-    from maskrcnn.training.loop import train as run
-
-    keras.utils.set_random_seed(settings.seed)
-    with use_devices(settings.device_count):
-        network = build_network(config)
-        console.message(
-            _(
-                "Model: {backbone}, {weights:,} weights, input {height} x {width} pixels, {bands} bands"
-            ).format(
-                backbone=config.backbone,
-                weights=network.count_params(),
-                height=config.image_shape[0],
-                width=config.image_shape[1],
-                bands=config.bands,
-            )
-        )
-        console.message(
-            _("Devices: {devices} (Keras {version} on {backend}), {batch} images per step").format(
-                devices=", ".join(list_devices()[: settings.device_count]),
-                version=keras.version(),
-                backend=keras.backend.backend(),
-                batch=settings.batch_size,
-            )
-        )
-        if initial:
-            report = load_weights(
-                legacy_layout(network),
-                read_model(settings.state_path) if epoch else initial,
-                skip_heads=flags["e"],
-            )
-            console.message(_("{path}: {summary}").format(path=model_path, summary=report.summary()))
-        if epoch:
-            console.message(_("Going on after epoch {}").format(epoch))
-        feed = preparation.make_feed(training, validation, config, size, settings, anchor_count(config))
-        result = run(network, config, feed, settings, console, first_epoch=epoch + 1)
-    if not result.last_epoch:
-        gs.warning(_("Interrupted before the first epoch was complete: no model was saved"))
-        return 1
-    last = settings.model_path(result.last_epoch)
-    if result.interrupted:
-        gs.warning(
-            _("Interrupted. The last model is {path}; model={path} goes on from there").format(path=last)
-        )
-        return 1
-    console.message(
-        _("Finished. The last model is {path}, the learning curve {curve}").format(
-            path=last, curve=settings.curve_path
-        )
-    )
-    return 0
+def find_library():
+    """Make `maskrcnn` importable: beside the installed module, or in the checkout that this file is in."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    folders = [
+        os.path.join(here, "..", "lib"),
+        os.path.join(here, "..", "etc", "i.ann.maskrcnn"),
+        gs.utils.get_lib_path("i.ann.maskrcnn", "maskrcnn"),
+    ]
+    for folder in folders:
+        if folder and os.path.isfile(os.path.join(folder, "maskrcnn", "__init__.py")):
+            sys.path.insert(0, os.path.abspath(folder))
+            return
+    gs.fatal("The library was not found. Install the addon again: g.extension extension=i.ann.maskrcnn")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

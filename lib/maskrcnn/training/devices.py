@@ -10,7 +10,7 @@ from maskrcnn.errors import DeviceError
 
 
 def list_devices() -> tuple[str, ...]:
-    """Names of the backend's GPUs or, without any, of its CPU devices (one, unless there are virtual ones)."""
+    """Names of the backend's GPUs or, without any, of its CPU devices (one, but for virtual ones)."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow

@@ -20,7 +20,9 @@ from maskrcnn.training.schedule import Stage, plan_stages
 from maskrcnn.training.settings import TrainingSettings
 from maskrcnn.weights import save_model
 
-MOMENTUM = 0.9
+WARM_UP_STEPS = 500  # or a tenth of the stage, if that is less
+FINAL_RATE = 0.02  # share of the learning rate that is left at the end of a stage
+WEIGHT_DECAY = 1e-4
 GRADIENT_NORM = 5.0  # gradients are scaled down to this global norm
 MESSAGE_SECONDS = 60  # between two messages within an epoch
 
@@ -43,7 +45,7 @@ class TrainingResult:
     interrupted: bool
 
 
-def train(
+def run_epochs(
     network: keras.Model,
     config: ModelConfig,
     feed: Feed,
@@ -91,18 +93,22 @@ def train(
 
 
 def make_optimizer(settings: TrainingSettings, stage: Stage) -> keras.optimizers.Optimizer:
-    """Stochastic gradient descent: a short warm-up, then a cosine decay over the stage."""
+    """AdamW with a short warm-up, then a cosine decay over the stage.
+
+    It trains from scratch where plain gradient descent at any one rate diverges or creeps, because the
+    frozen normalisation leaves layers at different scales.
+    """
     steps = stage.epochs * settings.steps_per_epoch
     peak = settings.learning_rate * stage.learning_rate_factor
-    warm_up = min(500, steps // 10)
+    warm_up = min(WARM_UP_STEPS, steps // 10)
     rate = keras.optimizers.schedules.CosineDecay(
         peak / 10 if warm_up else peak,
         decay_steps=max(1, steps - warm_up),
-        alpha=0.02,
+        alpha=FINAL_RATE,
         warmup_target=peak if warm_up else None,
         warmup_steps=warm_up,
     )
-    return keras.optimizers.SGD(rate, momentum=MOMENTUM, global_clipnorm=GRADIENT_NORM)
+    return keras.optimizers.AdamW(rate, weight_decay=WEIGHT_DECAY, global_clipnorm=GRADIENT_NORM)
 
 
 def _compiles_with_xla():

@@ -14,7 +14,7 @@ import numpy as np
 
 from maskrcnn.config import SIZE_MULTIPLE, ModelConfig
 from maskrcnn.data.batches import TrainingBatches, ValidationBatches, suggest_max_instances
-from maskrcnn.data.dataset import Dataset, LabelledImage
+from maskrcnn.data.dataset import Dataset, LabelledImage, count_instances
 from maskrcnn.data.samples import SampleSettings
 from maskrcnn.data.scaling import band_statistics
 from maskrcnn.errors import DatasetError, MaskRCNNError
@@ -163,8 +163,7 @@ class Feed:
 
 
 def make_feed(
-    training: tuple[LabelledImage, ...],
-    validation: tuple[LabelledImage, ...],
+    dataset: Dataset,
     config: ModelConfig,
     size: ImageSize,
     settings: TrainingSettings,
@@ -176,7 +175,9 @@ def make_feed(
     devices share a batch.
     """
     samples = SampleSettings(min_dim=0 if size.fixed else size.min_dim, zoom=not size.fixed)
-    batches = TrainingBatches(training, config, samples, batch_size=settings.batch_size, seed=settings.seed)
+    batches = TrainingBatches(
+        dataset.images, config, samples, batch_size=settings.batch_size, seed=settings.seed
+    )
 
     def with_noise(batch, number, purpose):
         rows = range(number * settings.batch_size, (number + 1) * settings.batch_size)
@@ -187,10 +188,10 @@ def make_feed(
         )
         return batch
 
-    if not validation or not settings.validation_steps:
+    if not dataset.validation or not settings.validation_steps:
         return Feed(lambda step: with_noise(batches.batch(step), step, 3), lambda number: {}, 0)
     checks = ValidationBatches(
-        validation,
+        dataset.validation,
         config,
         replace(samples, augment=False),
         batch_size=settings.batch_size,
@@ -239,14 +240,13 @@ def epoch_to_resume(settings: TrainingSettings, model_path: Path | None) -> int:
     return epoch if model_path.resolve() in last and epoch < settings.epochs else 0
 
 
-def summarise(
-    dataset: Dataset, training: tuple[LabelledImage, ...], validation: tuple[LabelledImage, ...]
-) -> str:
+def summarise(dataset: Dataset) -> str:
     """A few lines about the data: images, instances per class."""
-    lines = [f"{len(training)} images to train on, {len(validation)} to validate with"]
-    for index, name in enumerate(dataset.classes):
-        counts = [sum(image.instance_counts[index] for image in part) for part in (training, validation)]
-        lines.append(f"  {name}: {counts[0]} instances to train on, {counts[1]} to validate with")
+    lines = [f"{len(dataset.images)} images to train on, {len(dataset.validation)} to validate with"]
+    classes = len(dataset.classes)
+    parts = [count_instances(part, classes) for part in (dataset.images, dataset.validation)]
+    for name, training, validation in zip(dataset.classes, *parts, strict=True):
+        lines.append(f"  {name}: {training} instances to train on, {validation} to validate with")
     return "\n".join(lines)
 
 

@@ -17,7 +17,7 @@ class TrainingSettings:
     validation_steps: int = 100
     images_per_device: int = 1
     device_count: int = 1
-    learning_rate: float = 0.001
+    learning_rate: float = 5e-4
     staged: bool = False  # heads first, then stage 4 and up, then all: for runs with initial weights
     train_batch_norm: bool = False
     seed: int = 0

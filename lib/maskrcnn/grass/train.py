@@ -1,0 +1,157 @@
+"""What the module i.ann.maskrcnn.train does once its options are parsed: checks, then the training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import grass.script as gs
+
+from maskrcnn.config import ModelConfig
+from maskrcnn.data.dataset import Dataset
+from maskrcnn.data.formats import open_dataset
+from maskrcnn.data.split import hold_out, split_dataset
+from maskrcnn.training import preparation
+from maskrcnn.training.settings import TrainingSettings
+from maskrcnn.weights import ModelFile, load_weights, read_model
+
+UNUSED_SHARE = 0.1  # of the images, left out by the flag -s
+VALIDATION_SHARE = 0.25  # of the images that are used
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Everything about a run, checked. `epoch`: the run goes on after it; 0 for a new run."""
+
+    dataset: Dataset
+    config: ModelConfig
+    size: preparation.ImageSize
+    settings: TrainingSettings
+    initial: ModelFile | None
+    skip_heads: bool
+    epoch: int
+
+
+class Console:
+    """Tells the user about the progress."""
+
+    def message(self, text: str) -> None:
+        gs.message(text)
+
+    def percent(self, done: int, total: int) -> None:
+        gs.percent(done, total, 1)
+
+
+def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
+    """Train as the options of i.ann.maskrcnn.train say; False if the run was interrupted.
+
+    Raises:
+        MaskRCNNError: bad input, before any work; or the training failed.
+    """
+    request = check_request(options, flags)
+    gs.message(preparation.summarise(request.dataset))
+    result = train(request)
+    settings = request.settings
+    if not result.last_epoch:
+        gs.warning("Interrupted before the first epoch was complete: no model was saved")
+        return False
+    last = settings.model_path(result.last_epoch)
+    if result.interrupted:
+        gs.warning(f"Interrupted. The last model is {last}; model={last} goes on from there")
+        return False
+    gs.message(f"Finished. The last model is {last}, the learning curve {settings.curve_path}")
+    return True
+
+
+def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Request:
+    """Turn options into a request.
+
+    Raises:
+        MaskRCNNError: the first thing that is wrong with them or the files they name.
+    """
+    model_path = Path(options["model"]) if options["model"] else None
+    settings = TrainingSettings(
+        name=options["name"],
+        logs=Path(options["logs"]),
+        epochs=int(options["epochs"]),
+        steps_per_epoch=int(options["steps_per_epoch"]),
+        validation_steps=int(options["validation_steps"]),
+        images_per_device=int(options["images_per_gpu"]),
+        device_count=int(options["gpu_count"]),
+        staged=model_path is not None,
+        train_batch_norm=flags["b"],
+    )
+    size = preparation.ImageSize(int(options["images_min_dim"]), int(options["images_max_dim"]), flags["n"])
+    preparation.check_name(settings.name)
+    initial = read_model(model_path) if model_path else None
+    epoch = 0 if flags["e"] else preparation.epoch_to_resume(settings, model_path)
+    preparation.prepare_logs(settings, overwrite=gs.overwrite(), resuming=epoch > 0)
+    dataset = open_images(options, settings, leave_some_out=flags["s"])
+    mini_mask = options["mini_mask_size"]
+    config = preparation.describe_model(
+        dataset,
+        size,
+        backbone=options["backbone"],
+        rois_per_image=int(options["rois_per_image"]),
+        mini_mask_shape=tuple(map(int, mini_mask.split(","))) if mini_mask else None,
+        initial=initial,
+        other_classes=flags["e"],
+    )
+    return Request(
+        dataset=dataset,
+        config=config,
+        size=size,
+        settings=settings,
+        initial=read_model(settings.state_path) if epoch else initial,
+        skip_heads=flags["e"],
+        epoch=epoch,
+    )
+
+
+def open_images(options: Mapping[str, str], settings: TrainingSettings, *, leave_some_out: bool) -> Dataset:
+    """The labelled images, a part of them for validation; with `leave_some_out` others are only listed."""
+    gs.message(f"Reading the labels of {options['training_dataset']}...")
+    dataset = open_dataset(options["training_dataset"], options["classes"].split(","))
+    for note in dataset.notes:
+        gs.warning(note)
+    if leave_some_out:
+        dataset, unused = hold_out(dataset, UNUSED_SHARE, settings.seed)
+        unused_list = settings.logs / "unused.txt"
+        unused_list.write_text("".join(f"{image.path}\n" for image in unused), encoding="utf-8")
+        gs.message(f"{len(unused)} images are left out; their list is in {unused_list}")
+    return split_dataset(dataset, VALIDATION_SHARE, settings.seed) if settings.validation_steps else dataset
+
+
+def train(request: Request):
+    """Build the network, load initial weights and train; imports Keras. Returns a `TrainingResult`."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import keras
+
+    from maskrcnn.network.layout import legacy_layout
+    from maskrcnn.network.model import build_network
+    from maskrcnn.network.training import anchor_count
+    from maskrcnn.training.devices import list_devices, use_devices
+    from maskrcnn.training.loop import run_epochs
+
+    config, settings = request.config, request.settings
+    keras.utils.set_random_seed(settings.seed)
+    with use_devices(settings.device_count):
+        network = build_network(config)
+        height, width = config.image_shape
+        gs.message(
+            f"Model: {config.backbone}, {network.count_params():,} weights, "
+            f"input of {height} x {width} pixels in {config.bands} bands"
+        )
+        gs.message(
+            f"Devices: {', '.join(list_devices()[: settings.device_count])} "
+            f"(Keras {keras.version()} on {keras.backend.backend()}), {settings.batch_size} images per step"
+        )
+        if request.initial:
+            report = load_weights(legacy_layout(network), request.initial, skip_heads=request.skip_heads)
+            gs.message(f"{request.initial.path}: {report.summary()}")
+        if request.epoch:
+            gs.message(f"Going on after epoch {request.epoch}")
+        feed = preparation.make_feed(request.dataset, config, request.size, settings, anchor_count(config))
+        return run_epochs(network, config, feed, settings, Console(), first_epoch=request.epoch + 1)
