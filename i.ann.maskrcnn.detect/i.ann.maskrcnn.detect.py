@@ -1,0 +1,237 @@
+#!/usr/bin/env python3
+
+############################################################################
+#
+# MODULE:     i.ann.maskrcnn.detect
+# AUTHOR(S):  Ondrej Pesek (first version), the i.ann.maskrcnn developers
+# PURPOSE:    Detect objects in raster maps or images with a Mask R-CNN
+# COPYRIGHT:  (C) 2017-2026 by the i.ann.maskrcnn developers
+#
+#             This program is free software under the GNU General Public
+#             License (>=v2). Read the file COPYING that comes with GRASS
+#             for details.
+#
+#############################################################################
+
+# %module
+# % description: Detects objects in raster maps or images with a trained Mask R-CNN network.
+# % keyword: imagery
+# % keyword: deep learning
+# % keyword: ann
+# % keyword: object recognition
+# % keyword: instance segmentation
+# % keyword: vector
+# % keyword: raster
+# %end
+# %flag
+# % key: e
+# % label: Images of the directory are georeferenced by files beside them
+# % description: World files (.tfw, .jgw, .pgw, .wld) or .aux.xml files; each image must have one
+# % guisection: Input
+# %end
+# %option G_OPT_R_INPUTS
+# % key: band1
+# % label: Raster map of the first band (red), one for each scene
+# % description: Several maps are several scenes; their own cells are used, within the computational region
+# % required: no
+# % guisection: Input
+# %end
+# %option G_OPT_R_INPUTS
+# % key: band2
+# % label: Raster map of the second band (green), one for each scene
+# % description: As many maps as band1, in the same order
+# % required: no
+# % guisection: Input
+# %end
+# %option G_OPT_R_INPUTS
+# % key: band3
+# % label: Raster map of the third band (blue), one for each scene
+# % description: As many maps as band1, in the same order
+# % required: no
+# % guisection: Input
+# %end
+# %option G_OPT_I_GROUP
+# % key: group
+# % label: Imagery group with the bands of one scene
+# % description: For models of any number of bands; the order of the maps is that of training
+# % required: no
+# % guisection: Input
+# %end
+# %option G_OPT_M_DIR
+# % key: images_directory
+# % label: Directory of images to detect in
+# % description: Image files instead of raster maps; each is a scene of its own
+# % required: no
+# % guisection: Input
+# %end
+# %option
+# % key: images_format
+# % type: string
+# % label: Ending of the images in the directory
+# % description: For example tif, jpg or png; leave empty for all of them
+# % required: no
+# % guisection: Input
+# %end
+# %option G_OPT_F_BIN_INPUT
+# % key: model
+# % label: Model file (.h5)
+# % description: As written by i.ann.maskrcnn.train, or any Mask R-CNN model in the same layout
+# % required: yes
+# % guisection: Model
+# %end
+# %option
+# % key: classes
+# % type: string
+# % label: Names of the classes, in the order of training
+# % description: May be left out if the model file knows its classes
+# % required: no
+# % multiple: yes
+# % guisection: Model
+# %end
+# %option
+# % key: confidence
+# % type: double
+# % label: Lowest score of a detection
+# % description: Higher values give fewer, more certain detections
+# % options: 0-1
+# % answer: 0.7
+# % required: no
+# % guisection: Detection
+# %end
+# %option
+# % key: tile_size
+# % type: integer
+# % label: Side of the tiles that scenes are cut into, in pixels
+# % description: A multiple of 64; by default the size the model was trained with
+# % options: 64-
+# % required: no
+# % guisection: Detection
+# %end
+# %option
+# % key: overlap
+# % type: integer
+# % label: Pixels that neighbouring tiles share
+# % description: Best as large as most objects are; by default an eighth of the tile size
+# % options: 1-
+# % required: no
+# % guisection: Detection
+# %end
+# %option
+# % key: resolution
+# % type: double
+# % label: Pixel size to detect at, in map units
+# % description: Scenes are resampled to it, best to that of training; by default the maps' own cells are used
+# % required: no
+# % guisection: Detection
+# %end
+# %option
+# % key: batch_size
+# % type: integer
+# % label: Tiles that go through the network at once
+# % description: More tiles can be faster on a GPU, but need more memory
+# % options: 1-
+# % answer: 1
+# % required: no
+# % guisection: Detection
+# %end
+# %option
+# % key: nprocs
+# % type: integer
+# % label: Number of threads to use
+# % description: 0 uses all cores
+# % options: 0-
+# % answer: 0
+# % required: no
+# % guisection: Detection
+# %end
+# %option
+# % key: output_type
+# % type: string
+# % label: Kinds of maps to write
+# % description: One vector map per class, raster maps per scene
+# % options: area,point,raster,class,score
+# % descriptions: area;Areas;point;Points;raster;Raster of instances;class;... of classes;score;... of scores
+# % answer: area
+# % required: no
+# % multiple: yes
+# % guisection: Output
+# %end
+# %option
+# % key: output
+# % type: string
+# % label: Beginning of the names of all new maps
+# % description: Vector maps are named after the classes, raster maps instances, classes and scores
+# % key_desc: prefix
+# % required: no
+# % guisection: Output
+# %end
+# %option
+# % key: generalize
+# % type: double
+# % label: Tolerance for simpler outlines of areas, in map units
+# % description: Removes the steps of the cells from outlines (v.generalize); by default they follow the cells
+# % required: no
+# % guisection: Output
+# %end
+# %option
+# % key: format
+# % type: string
+# % label: Format of the summary
+# % description: JSON goes to the standard output
+# % options: plain,json
+# % answer: plain
+# % required: no
+# % guisection: Output
+# %end
+# %rules
+# % required: band1, group, images_directory
+# % exclusive: band1, group, images_directory
+# % requires: band2, band1
+# % requires: band3, band2
+# % requires: -e, images_directory
+# % requires: images_format, images_directory
+# %end
+
+import os
+import sys
+
+import grass.script as gs
+
+
+def main():
+    options, flags = gs.parser()
+    find_library()
+    from maskrcnn.packages import install_hint, missing_packages
+
+    missing = missing_packages(["numpy", "h5py", "scipy", "rasterio", "keras"])
+    if missing:
+        gs.fatal(install_hint(missing))
+    from maskrcnn.errors import MaskRCNNError
+    from maskrcnn.grass.detect import run
+
+    try:
+        complete = run(options, flags)
+    except MaskRCNNError as error:
+        gs.fatal(str(error))
+    except KeyboardInterrupt:
+        gs.fatal("Interrupted. No map was written")
+    sys.exit(0 if complete else 1)
+
+
+def find_library():
+    """Make `maskrcnn` importable: beside the installed module, or in the checkout that this file is in."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    folders = [
+        os.path.join(here, "..", "lib"),
+        os.path.join(here, "..", "etc", "i.ann.maskrcnn"),
+        gs.utils.get_lib_path("i.ann.maskrcnn", "maskrcnn"),
+    ]
+    for folder in folders:
+        if folder and os.path.isfile(os.path.join(folder, "maskrcnn", "__init__.py")):
+            sys.path.insert(0, os.path.abspath(folder))
+            return
+    gs.fatal("The library of i.ann.maskrcnn was not found. Install the addon again with g.extension")
+
+
+if __name__ == "__main__":
+    main()

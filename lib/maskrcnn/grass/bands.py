@@ -1,0 +1,177 @@
+"""Raster maps as the bands of a scene, read row by row."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grass.lib.gis as libgis
+import grass.lib.raster as libraster
+import numpy as np
+from grass.pygrass.raster import RasterRow
+from grass.pygrass.raster.buffer import Buffer
+
+from maskrcnn.errors import SceneError
+from maskrcnn.grass.region import LIBRARY_LOCK, Grid, grid_of_raster, use_grid
+
+CELL_NULL = np.iinfo(np.int32).min
+
+
+@dataclass(frozen=True, kw_only=True)
+class Band:
+    """A raster map that exists."""
+
+    name: str
+    mapset: str
+    grid: Grid
+    dtype: np.dtype  # the smallest that holds its values
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.mapset}"
+
+
+def find_band(full_name: str) -> Band:
+    """Look up a raster map by `name` or `name@mapset`.
+
+    Raises:
+        SceneError: there is none.
+    """
+    name, _, mapset = full_name.partition("@")
+    with LIBRARY_LOCK:
+        found = libgis.G_find_raster2(name.encode(), mapset.encode())
+        if not found:
+            raise SceneError(
+                f"Raster map <{full_name}> not found. Check the name; maps of other mapsets are found as "
+                "<name@mapset> or when the mapset is in the search path (g.mapsets)"
+            )
+        mapset = found if isinstance(found, str) else found.decode()
+        return Band(name=name, mapset=mapset, grid=grid_of_raster(name, mapset), dtype=_dtype(name, mapset))
+
+
+def find_bands(names: Sequence[str]) -> tuple[Band, ...]:
+    """Look up the bands of one scene.
+
+    Raises:
+        SceneError: a map does not exist, or their extents or resolutions differ.
+    """
+    bands = tuple(find_band(name) for name in names)
+    for band in bands[1:]:
+        if not band.grid.same_cells(bands[0].grid):
+            raise SceneError(
+                f"The bands of a scene must have the same extent and resolution, but <{bands[0]}> has "
+                f"{_describe(bands[0].grid)} and <{band}> has {_describe(band.grid)}. "
+                "Align them with g.region and r.resample"
+            )
+    return bands
+
+
+class MapScene:
+    """Bands of the same cells as one scene (the `Scene` protocol of `maskrcnn.detection`), a context manager.
+
+    The maps' own cells are read as far as they lie in `extent`, whatever the resolution of the user's region.
+    A cell is valid if no band is NULL there; the user's mask makes cells NULL. Invalid cells are 0.
+
+    Opening it makes `grid` the window of the process, so open one scene at a time. Windows may overlap; rows
+    are read once as long as none lies above the window before. Memory is that of one window in full width.
+    """
+
+    def __init__(self, bands: Sequence[Band], *, extent: Grid, name: str | None = None):
+        self._maps = tuple(bands)
+        self.name = name or str(self._maps[0])
+        grid = self._maps[0].grid.limited_to(extent)
+        if grid is None:
+            raise SceneError(
+                f"Raster map <{self._maps[0]}> lies outside of the computational region. "
+                f"Set the region to it first: g.region raster={self._maps[0]}"
+            )
+        self.grid = grid
+        self.height, self.width = grid.rows, grid.columns
+        self.bands = len(self._maps)
+        self.dtype = np.result_type(*(band.dtype for band in self._maps))
+        self._rasters: list[RasterRow] = []
+        self._buffers: list[Buffer] = []
+        self._rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def __enter__(self) -> MapScene:
+        use_grid(self.grid)
+        with LIBRARY_LOCK:
+            for band in self._maps:
+                raster = RasterRow(band.name, band.mapset)
+                raster.open("r")
+                self._rasters.append(raster)
+                self._buffers.append(Buffer((self.width,), raster.mtype))
+        return self
+
+    def __exit__(self, *exception) -> None:
+        with LIBRARY_LOCK:
+            for raster in self._rasters:
+                raster.close()
+        self._rasters, self._buffers = [], []
+        self._rows.clear()
+
+    def read(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels (height, width, bands) in `dtype` and valid (height, width) bool of a window."""
+        if row < 0 or column < 0 or row + height > self.height or column + width > self.width:
+            raise SceneError(
+                f"Expected a window inside of {self.height} x {self.width} cells, received rows {row} to "
+                f"{row + height}, columns {column} to {column + width}"
+            )
+        for old in [cached for cached in self._rows if cached < row]:
+            del self._rows[old]
+        pixels = np.empty((height, width, self.bands), self.dtype)
+        valid = np.empty((height, width), bool)
+        for index in range(height):
+            if row + index not in self._rows:
+                self._rows[row + index] = self._read_row(row + index)
+            values, row_valid = self._rows[row + index]
+            pixels[index] = values[:, column : column + width].T
+            valid[index] = row_valid[column : column + width]
+        return pixels, valid
+
+    def _read_row(self, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """Values (bands, width) in `dtype`, valid (width,) bool."""
+        values = np.empty((self.bands, self.width), self.dtype)
+        valid = np.ones(self.width, bool)
+        with LIBRARY_LOCK:
+            for index, raster in enumerate(self._rasters):
+                cells = np.asarray(raster.get_row(row, self._buffers[index]))
+                present = cells != CELL_NULL if cells.dtype == np.int32 else ~np.isnan(cells)
+                valid &= present
+                if self._maps[index].dtype.kind == "u" and present.any():
+                    self._check_range(index, cells[present])
+                values[index] = cells
+        values[:, ~valid] = 0
+        return values, valid
+
+    def _check_range(self, index: int, cells: np.ndarray) -> None:
+        low, high = int(cells.min()), int(cells.max())
+        if low < 0 or high > np.iinfo(self._maps[index].dtype).max:
+            raise SceneError(
+                f"Raster map <{self._maps[index]}> has values ({low} to {high}) beyond its stored range. "
+                f"Update the range with: r.support -s map={self._maps[index]}"
+            )
+
+
+def _dtype(name: str, mapset: str) -> np.dtype:
+    """uint8, uint16, int32, float32 or float64, by type and stored range of the map."""
+    raster = RasterRow(name, mapset)
+    cell_type = raster.info.mtype
+    if cell_type != "CELL":
+        return np.dtype(np.float32 if cell_type == "FCELL" else np.float64)
+    value_range = libraster.Range()
+    libraster.Rast_init_range(ctypes.byref(value_range))
+    known = libraster.Rast_read_range(name.encode(), mapset.encode(), ctypes.byref(value_range)) == 1
+    if not known or value_range.first_time or value_range.min < 0:
+        return np.dtype(np.int32)
+    for dtype in (np.uint8, np.uint16):
+        if value_range.max <= np.iinfo(dtype).max:
+            return np.dtype(dtype)
+    return np.dtype(np.int32)
+
+
+def _describe(grid: Grid) -> str:
+    return (
+        f"{grid.rows} x {grid.columns} cells of {grid.row_size:g} x {grid.column_size:g} "
+        f"from north {grid.north:.10g}, west {grid.west:.10g}"
+    )

@@ -1,0 +1,356 @@
+"""What the module i.ann.maskrcnn.detect does with its options: checks, then work, then a summary."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import grass.script as gs
+from grass.exceptions import CalledModuleError
+
+from maskrcnn.config import SIZE_MULTIPLE, ModelConfig
+from maskrcnn.detection.pipeline import DetectionSettings
+from maskrcnn.errors import MaskRCNNError, ModelFileError, SceneError
+from maskrcnn.grass.bands import find_bands
+from maskrcnn.grass.files import check_sidecars, find_images
+from maskrcnn.grass.outputs import check_not_existing, name_outputs
+from maskrcnn.grass.region import computational_region
+from maskrcnn.grass.run import (
+    DetectionRun,
+    OutputSettings,
+    SceneResult,
+    Source,
+    file_source,
+    map_source,
+    module_failure,
+    pixel_size_warning,
+)
+from maskrcnn.grass.temporary import TemporaryMaps, remove_abandoned
+from maskrcnn.weights import ModelFile, read_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Everything about a run, checked. unusable: scenes that can't be opened, found out before the work."""
+
+    model: ModelFile
+    config: ModelConfig
+    sources: tuple[Source, ...]
+    unusable: tuple[SceneResult, ...]
+    settings: DetectionSettings
+    outputs: OutputSettings
+
+
+def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
+    """Detect as the options of i.ann.maskrcnn.detect say; True if no scene failed.
+
+    Raises:
+        MaskRCNNError: bad input, before any work; or nothing could be detected in any scene.
+    """
+    start = time.perf_counter()
+    request = check_request(options, flags)
+    for source in request.sources:
+        if warning := pixel_size_warning(source, request.config, request.outputs.resolution):
+            gs.warning(warning)
+    use_threads(int(options["nprocs"] or 0))
+    gs.message(describe(request))
+    detector = load_detector(request.model, request.config)
+    with TemporaryMaps() as temporary:
+        for name in remove_abandoned():
+            gs.verbose(f"Removed <{name}>, left behind by a process that was killed")
+        work = DetectionRun(detector, request.settings, request.outputs, temporary)
+        progress = ProgressDisplay(len(request.sources))
+        for number, source in enumerate(request.sources):
+            progress.begin(number, source)
+            result = work.detect(number, source, progress.report)
+            if result.error is not None:
+                gs.warning(f"Scene {result.name} failed: {result.error}")
+        progress.end()
+        results = [*request.unusable, *work.results]
+        failed = [result for result in results if result.error is not None]
+        if len(failed) == len(results):
+            raise SceneError(
+                f"Nothing was detected: {'; '.join(f'{one.name}: {one.error}' for one in failed[:5])}"
+            )
+        try:
+            maps = work.finish()
+        except CalledModuleError as error:
+            raise MaskRCNNError(module_failure(error)) from error
+    summary = summarise(request, results, maps, time.perf_counter() - start)
+    if options["format"] == "json":
+        print(json.dumps(summary, indent=2))
+    report(summary)
+    return not failed
+
+
+def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Request:
+    """Turn options into a request.
+
+    Raises:
+        MaskRCNNError: the first thing that is wrong with them.
+    """
+    model = read_model(options["model"])
+    config = name_classes(model, split(options["classes"]))
+    config = replace(config, image_shape=tile_shape(options["tile_size"], config))
+    overlap = int(options["overlap"] or min(config.image_shape) // 8)
+    if overlap >= min(config.image_shape):
+        raise MaskRCNNError(
+            f"Expected an overlap below the tile size of {min(config.image_shape)} pixels, received {overlap}"
+        )
+    resolution = positive(options["resolution"], "resolution")
+    sources, unusable = find_sources(options, flags, config)
+    kinds = split(options["output_type"]) or ["area"]
+    names = name_outputs(kinds, options["output"], config.classes, [source.name for source in sources])
+    if not gs.overwrite():
+        check_not_existing(names)
+    return Request(
+        model=model,
+        config=config,
+        sources=tuple(sources),
+        unusable=tuple(unusable),
+        settings=DetectionSettings.for_model(
+            config,
+            overlap=overlap,
+            batch_size=int(options["batch_size"] or 1),
+            confidence=float(options["confidence"] or 0.7),
+        ),
+        outputs=OutputSettings(
+            names=names,
+            classes=config.classes,
+            resolution=resolution,
+            generalize=positive(options["generalize"], "generalize"),
+        ),
+    )
+
+
+def name_classes(model: ModelFile, classes: Sequence[str]) -> ModelConfig:
+    """The model's description with the classes' names as given, by order.
+
+    Raises:
+        ModelFileError: none given for a file that does not know them, or not as many as the model has.
+        MaskRCNNError: a name twice, or an empty one.
+    """
+    config = model.config
+    if not classes:
+        if model.has_description:
+            return config
+        raise ModelFileError(
+            f"Model file {model.path} does not know the names of its {len(config.classes)} classes. "
+            "Give them in the order of training: classes=first,second,..."
+        )
+    if len(classes) != len(config.classes):
+        known = f" ({', '.join(config.classes)})" if model.has_description else ""
+        raise ModelFileError(
+            f"Model file {model.path} has {len(config.classes)} classes{known}, but classes= names "
+            f"{len(classes)} ({', '.join(classes)}). Name all of them in the order of training"
+        )
+    if "" in classes or len(set(classes)) != len(classes):
+        raise MaskRCNNError(
+            f"Expected distinct class names, none of them empty, received: {','.join(classes)}"
+        )
+    return replace(config, classes=tuple(classes))
+
+
+def find_sources(
+    options: Mapping[str, str], flags: Mapping[str, bool], config: ModelConfig
+) -> tuple[list[Source], list[SceneResult]]:
+    """All scenes, and those of a directory that can't be used. Maps must all be usable."""
+    if options["images_directory"]:
+        return find_files(options["images_directory"], options["images_format"], flags["e"], config)
+    if options["group"]:
+        scenes = [maps_of_group(options["group"])]
+        given = f"The group <{options['group']}> has"
+    else:
+        lists = [split(options[name]) for name in ("band1", "band2", "band3") if options[name]]
+        counts = [len(maps) for maps in lists]
+        if len(set(counts)) > 1:
+            raise SceneError(
+                "Expected as many maps for each band, received "
+                + ", ".join(f"{count} for band{number}" for number, count in enumerate(counts, 1))
+            )
+        scenes = list(zip(*lists, strict=True))
+        given = "band1, band2, band3 give"
+    if len(scenes[0]) != config.bands:
+        raise SceneError(
+            f"{given} {len(scenes[0])} bands, the model was trained on {config.bands}. "
+            "Give the same bands in the same order as for training; group= takes any number"
+        )
+    extent = computational_region()
+    return [map_source(find_bands(maps), extent) for maps in scenes], []
+
+
+def maps_of_group(group: str) -> list[str]:
+    """Maps of an imagery group, in its order."""
+    if not gs.find_file(group, element="group")["name"]:
+        raise SceneError(f"Imagery group <{group}> not found. Make it with i.group")
+    maps = gs.read_command("i.group", flags="lg", group=group, quiet=True).split()
+    if not maps:
+        raise SceneError(f"Imagery group <{group}> is empty. Add the bands with i.group")
+    return maps
+
+
+def find_files(
+    directory: str, image_format: str, sidecars: bool, config: ModelConfig
+) -> tuple[list[Source], list[SceneResult]]:
+    """Usable images of a directory as scenes, and what is wrong with the others."""
+    images = find_images(directory, image_format)
+    if sidecars:
+        check_sidecars(images)
+    sources, unusable = [], []
+    for path in images:
+        try:
+            sources.append(file_source(str(path), config))
+        except SceneError as error:
+            unusable.append(SceneResult(name=path.name, error=str(error)))
+            gs.warning(f"Scene {path.name} can't be used: {error}")
+    if not sources:
+        raise SceneError(f"None of {len(images)} images in <{directory}> can be used. {unusable[0].error}")
+    return sources, unusable
+
+
+def load_detector(model: ModelFile, config: ModelConfig):
+    """The network with the file's weights, ready for tiles; imports Keras."""
+    from maskrcnn.network.inference import Detector
+    from maskrcnn.network.layout import legacy_layout
+    from maskrcnn.network.model import build_network
+    from maskrcnn.weights import load_weights
+
+    network = build_network(config)
+    load = load_weights(legacy_layout(network), model)
+    if load.missing:
+        raise ModelFileError(
+            f"Model file {model.path} is no complete model: it lacks the layers {', '.join(load.missing[:8])}"
+        )
+    return Detector(network)
+
+
+def use_threads(count: int) -> None:
+    """Limit the threads of the backends, before they are imported; 0 leaves it to them (all cores)."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if count:
+        for name in (
+            "OMP_NUM_THREADS",
+            "TF_NUM_INTRAOP_THREADS",
+            "TF_NUM_INTEROP_THREADS",
+            "OPENBLAS_NUM_THREADS",
+        ):
+            os.environ[name] = str(count)
+
+
+def tile_shape(text: str, config: ModelConfig) -> tuple[int, int]:
+    """The tile size asked for, or the model's own."""
+    if not text:
+        return config.image_shape
+    side = int(text)
+    if side % SIZE_MULTIPLE or side <= 0:
+        lower = max(SIZE_MULTIPLE, side // SIZE_MULTIPLE * SIZE_MULTIPLE)
+        raise MaskRCNNError(
+            f"Expected a tile_size that is a multiple of {SIZE_MULTIPLE}, received {side}. "
+            f"Try {lower} or {lower + SIZE_MULTIPLE}"
+        )
+    return side, side
+
+
+def positive(text: str, option: str) -> float | None:
+    """An optional number above 0."""
+    if not text:
+        return None
+    value = float(text)
+    if not (math.isfinite(value) and value > 0):
+        raise MaskRCNNError(f"Expected {option} above 0, received {text}")
+    return value
+
+
+def split(text: str | None) -> list[str]:
+    """The answers of an option that takes several."""
+    return [part.strip() for part in text.split(",")] if text else []
+
+
+class ProgressDisplay:
+    """gs.percent over all tiles of all scenes, and how long it will take."""
+
+    def __init__(self, scene_count: int):
+        self._scene_count = scene_count
+        self._number = 0
+        self._percent = -1
+
+    def begin(self, number: int, source: Source) -> None:
+        self._number = number
+        size = f"{source.grid.rows} x {source.grid.columns} cells"
+        gs.message(f"Detecting in {source.name} ({number + 1} of {self._scene_count}, {size})...")
+
+    def report(self, progress) -> None:
+        part = progress.tiles_done / max(progress.tiles_total, 1)
+        percent = int(100 * (self._number + part) / self._scene_count)
+        if percent != self._percent:
+            self._percent = percent
+            gs.percent(percent, 100, 1)
+
+    def end(self) -> None:
+        gs.percent(100, 100, 1)
+
+
+def describe(request: Request) -> str:
+    """What is about to be done, in a few words."""
+    config, settings = request.config, request.settings
+    height, width = settings.tile_shape
+    return (
+        f"Model {request.model.path}: {config.backbone}, {config.bands} bands, "
+        f"classes {', '.join(config.classes)}. "
+        f"{len(request.sources)} scenes, tiles of {height} x {width} pixels, {settings.overlap} shared"
+    )
+
+
+def summarise(
+    request: Request, results: Sequence[SceneResult], maps: Mapping[str, int | None], seconds: float
+) -> dict:
+    """Counts per class, maps, scenes, time and throughput, as it is printed as JSON."""
+    good = [result for result in results if result.error is None]
+    detecting = sum(result.seconds for result in good)
+    cells = sum(result.cells for result in good)
+    return {
+        "model": str(request.model.path),
+        "classes": {
+            name: sum(result.counts.get(class_id, 0) for result in good)
+            for class_id, name in enumerate(request.config.classes, 1)
+        },
+        "vector_maps": {name: features for name, features in maps.items() if features is not None},
+        "raster_maps": [name for name, features in maps.items() if features is None],
+        "scenes": [
+            {
+                "name": result.name,
+                "instances": sum(result.counts.values()),
+                "cells": result.cells,
+                "tiles": result.tiles,
+                "seconds": round(result.seconds, 3),
+                "seconds_network": round(result.seconds_network, 3),
+                "error": result.error,
+            }
+            for result in results
+        ],
+        "seconds": round(seconds, 3),
+        "cells_per_second": round(cells / detecting) if detecting else 0,
+    }
+
+
+def report(summary: dict) -> None:
+    """The summary for people."""
+    for name, count in summary["classes"].items():
+        gs.message(
+            f"{name}: {count} detected" if count else f"{name}: nothing detected, its vector map is empty"
+        )
+    if summary["vector_maps"]:
+        gs.message(f"Vector maps: {', '.join(summary['vector_maps'])}")
+    if summary["raster_maps"]:
+        gs.message(f"Raster maps: {', '.join(summary['raster_maps'])}")
+    gs.message(f"Done in {summary['seconds']:.1f} s, {summary['cells_per_second']} cells per second")
+    failed = [scene for scene in summary["scenes"] if scene["error"] is not None]
+    if failed:
+        gs.error(
+            f"{len(failed)} of {len(summary['scenes'])} scenes failed: "
+            + "; ".join(f"{scene['name']}: {scene['error']}" for scene in failed)
+        )

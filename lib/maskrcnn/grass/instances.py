@@ -1,0 +1,71 @@
+"""What is known of each instance besides its cells: the rows of the attribute table."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass
+class InstanceTable:
+    """Columns of all instances so far, in the order they were added; 42 bytes per instance.
+
+    Categories run through all scenes from 1, so that instances of several scenes share maps.
+    """
+
+    categories: array = field(default_factory=lambda: array("i"))
+    class_ids: array = field(default_factory=lambda: array("h"))
+    scores: array = field(default_factory=lambda: array("f"))
+    areas: array = field(default_factory=lambda: array("d"))  # map units squared
+    sources: array = field(default_factory=lambda: array("i"))  # index into source_names
+    x: array = field(default_factory=lambda: array("d"))  # coordinates of a point inside
+    y: array = field(default_factory=lambda: array("d"))
+    source_names: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.categories)
+
+    @property
+    def last_category(self) -> int:
+        """The highest category so far, 0 without any."""
+        return max(self.categories, default=0)
+
+    def add(
+        self, *, category: int, class_id: int, score: float, area: float, source: str, x: float, y: float
+    ) -> None:
+        """Append an instance."""
+        if not self.source_names or self.source_names[-1] != source:
+            self.source_names.append(source)
+        self.categories.append(category)
+        self.class_ids.append(class_id)
+        self.scores.append(score)
+        self.areas.append(area)
+        self.sources.append(len(self.source_names) - 1)
+        self.x.append(x)
+        self.y.append(y)
+
+    def of_class(self, class_id: int) -> np.ndarray:
+        """Indices of the instances of a class."""
+        return np.flatnonzero(np.asarray(self.class_ids, dtype=np.int16) == class_id)
+
+    def classes_by_category(self) -> np.ndarray:
+        """(last_category + 1,) int32: class of each category, 0 where there is none."""
+        classes = np.zeros(self.last_category + 1, np.int32)
+        classes[np.asarray(self.categories, dtype=np.int64)] = np.asarray(self.class_ids, dtype=np.int32)
+        return classes
+
+    def scores_by_category(self) -> np.ndarray:
+        """(last_category + 1,) float32: score of each category, NaN where there is none."""
+        scores = np.full(self.last_category + 1, np.nan, np.float32)
+        scores[np.asarray(self.categories, dtype=np.int64)] = np.asarray(self.scores, dtype=np.float32)
+        return scores
+
+    def extend(self, other: InstanceTable) -> None:
+        """Append the instances of `other`."""
+        first_source = len(self.source_names)
+        self.source_names += other.source_names
+        self.sources.extend(first_source + source for source in other.sources)
+        for column in ("categories", "class_ids", "scores", "areas", "x", "y"):
+            getattr(self, column).extend(getattr(other, column))

@@ -1,0 +1,213 @@
+"""Grids of cells, and environments that work in them while the user's region stays as it is.
+
+A process of GRASS has a window; child processes take theirs from `GRASS_REGION`. A `Grid` provides both.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import threading
+from dataclasses import dataclass
+
+import grass.lib.gis as libgis
+import grass.lib.raster as libraster
+
+# The C library keeps its state in globals: scenes are read and maps are written by different threads.
+LIBRARY_LOCK = threading.RLock()
+
+LATITUDE_LONGITUDE = 3  # PROJECTION_LL
+ALIGNMENT = 1e-6  # cells; extents closer than this to a border of cells are on it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Rows and columns of cells: the north-west corner, how many, and their size in map units."""
+
+    north: float
+    west: float
+    rows: int
+    columns: int
+    row_size: float  # north-south resolution
+    column_size: float  # east-west resolution
+
+    @property
+    def south(self) -> float:
+        return self.north - self.rows * self.row_size
+
+    @property
+    def east(self) -> float:
+        return self.west + self.columns * self.column_size
+
+    def same_cells(self, other: Grid) -> bool:
+        """Whether both grids have the same cells, up to rounding of their coordinates."""
+        return (self.rows, self.columns) == (other.rows, other.columns) and all(
+            abs(mine - theirs) < 1e-3 * size
+            for mine, theirs, size in (
+                (self.north, other.north, self.row_size),
+                (self.south, other.south, self.row_size),
+                (self.west, other.west, self.column_size),
+                (self.east, other.east, self.column_size),
+            )
+        )
+
+    def overlaps(self, other: Grid) -> bool:
+        """Whether the extents have more than a border in common."""
+        tolerance = ALIGNMENT * min(self.row_size, self.column_size)
+        return (
+            self.west < other.east - tolerance
+            and other.west < self.east - tolerance
+            and self.south < other.north - tolerance
+            and other.south < self.north - tolerance
+        )
+
+    def touches(self, other: Grid) -> bool:
+        """Whether the extents have at least a border in common."""
+        tolerance = min(self.row_size, self.column_size)
+        return (
+            self.west < other.east + tolerance
+            and other.west < self.east + tolerance
+            and self.south < other.north + tolerance
+            and other.south < self.north + tolerance
+        )
+
+    def limited_to(self, extent: Grid) -> Grid | None:
+        """The part whose cells lie at least partly inside of `extent`; None if there is none."""
+        first_row = math.floor((self.north - extent.north) / self.row_size + ALIGNMENT)
+        end_row = math.ceil((self.north - extent.south) / self.row_size - ALIGNMENT)
+        first_column = math.floor((extent.west - self.west) / self.column_size + ALIGNMENT)
+        end_column = math.ceil((extent.east - self.west) / self.column_size - ALIGNMENT)
+        first_row, end_row = max(first_row, 0), min(end_row, self.rows)
+        first_column, end_column = max(first_column, 0), min(end_column, self.columns)
+        if end_row <= first_row or end_column <= first_column:
+            return None
+        return Grid(
+            north=self.north - first_row * self.row_size,
+            west=self.west + first_column * self.column_size,
+            rows=end_row - first_row,
+            columns=end_column - first_column,
+            row_size=self.row_size,
+            column_size=self.column_size,
+        )
+
+    def resampled(self, factor: float) -> Grid:
+        """Cells `factor` times as large from the same corner on; as many as `ResampledScene` makes."""
+        return Grid(
+            north=self.north,
+            west=self.west,
+            rows=round(self.rows / factor),
+            columns=round(self.columns / factor),
+            row_size=self.row_size * factor,
+            column_size=self.column_size * factor,
+        )
+
+    def coordinates(self, row: int, column: int) -> tuple[float, float]:
+        """(x, y) of the centre of a cell."""
+        return (self.west + (column + 0.5) * self.column_size, self.north - (row + 0.5) * self.row_size)
+
+
+def grid_of_raster(name: str, mapset: str) -> Grid:
+    """The grid of a raster map that exists."""
+    header = libraster.struct_Cell_head()
+    with LIBRARY_LOCK:
+        libraster.Rast_get_cellhd(name.encode(), mapset.encode(), ctypes.byref(header))
+    return _grid(header)
+
+
+def computational_region() -> Grid:
+    """The user's current region, without its third dimension."""
+    header = libgis.struct_Cell_head()
+    libgis.G_get_window(ctypes.byref(header))
+    return _grid(header)
+
+
+def use_grid(grid: Grid) -> None:
+    """Make `grid` the window of this process, in which raster maps are read and written from now on.
+
+    The region file of the mapset is not touched. No map may be open.
+    """
+    header = _header(grid)
+    with LIBRARY_LOCK:
+        libraster.Rast_unset_window()
+        libraster.Rast_set_window(ctypes.byref(header))
+
+
+def use_output_grid(grid: Grid) -> None:
+    """Let new maps be written in `grid`; maps that are open keep on being read in the window they have."""
+    header = _header(grid)
+    with LIBRARY_LOCK:
+        libraster.Rast_set_output_window(ctypes.byref(header))
+
+
+def grid_environment(grid: Grid | None = None) -> dict[str, str]:
+    """Environment for a child process that is quiet and works in `grid` (None: in the user's region)."""
+    environment = dict(os.environ)
+    environment.setdefault("GRASS_VERBOSE", "0")
+    if os.environ.get("GRASS_VERBOSE", "2") in ("1", "2"):
+        environment["GRASS_VERBOSE"] = "0"  # the module reports progress itself
+    if grid is not None:
+        header = libgis.struct_Cell_head()
+        libgis.G_get_window(ctypes.byref(header))
+        values = {
+            "proj": header.proj,
+            "zone": header.zone,
+            "north": repr(grid.north),
+            "south": repr(grid.south),
+            "east": repr(grid.east),
+            "west": repr(grid.west),
+            "rows": grid.rows,
+            "cols": grid.columns,
+            "n-s resol": repr(grid.row_size),
+            "e-w resol": repr(grid.column_size),
+        }
+        environment["GRASS_REGION"] = ";".join(f"{key}: {value}" for key, value in values.items())
+        environment.pop("WIND_OVERRIDE", None)
+    return environment
+
+
+def is_latitude_longitude() -> bool:
+    """Whether coordinates of the project are degrees."""
+    return libgis.G_projection() == LATITUDE_LONGITUDE
+
+
+def has_coordinate_system() -> bool:
+    """Whether the project has one; a project without is called XY."""
+    return libgis.G_projection() != 0
+
+
+def cell_area(grid: Grid, row: int) -> float:
+    """Area of a cell in `row`: map units squared, or square metres where map units are degrees."""
+    if not is_latitude_longitude():
+        return grid.row_size * grid.column_size
+    with LIBRARY_LOCK:
+        libgis.G_begin_zone_area_on_ellipsoid(*_ellipsoid(), grid.column_size / 360.0)
+        north = grid.north - row * grid.row_size
+        return libgis.G_area_for_zone_on_ellipsoid(north, north - grid.row_size)
+
+
+def _ellipsoid() -> tuple[float, float]:
+    semi_major, eccentricity_squared = ctypes.c_double(), ctypes.c_double()
+    libgis.G_get_ellipsoid_parameters(ctypes.byref(semi_major), ctypes.byref(eccentricity_squared))
+    return semi_major.value, eccentricity_squared.value
+
+
+def _header(grid: Grid):
+    header = libraster.struct_Cell_head()
+    libgis.G_get_window(ctypes.byref(header))  # projection, zone and the third dimension
+    header.north, header.south = grid.north, grid.south
+    header.west, header.east = grid.west, grid.east
+    header.rows, header.cols = grid.rows, grid.columns
+    header.ns_res, header.ew_res = grid.row_size, grid.column_size
+    return header
+
+
+def _grid(header) -> Grid:
+    return Grid(
+        north=header.north,
+        west=header.west,
+        rows=header.rows,
+        columns=header.cols,
+        row_size=header.ns_res,
+        column_size=header.ew_res,
+    )

@@ -1,0 +1,73 @@
+"""Fixtures: a temporary GRASS project, and the addon as `g.extension` installs it. Made once, on demand."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from grass_session import GrassSession, create_mapset, create_project, export_checkout, open_session
+
+
+@pytest.fixture(scope="session")
+def grass_folder(tmp_path_factory) -> Path:
+    """Where projects, sessions and addons of this test run lie."""
+    return tmp_path_factory.mktemp("grass")
+
+
+@pytest.fixture(scope="session")
+def project(grass_folder) -> Path:
+    """A GRASS project in UTM zone 33."""
+    return create_project(grass_folder / "project", "EPSG:32633")
+
+
+@pytest.fixture(scope="session")
+def addons(grass_folder) -> Path:
+    """The directory that addons are installed to; empty at first."""
+    (grass_folder / "addons").mkdir()
+    return grass_folder / "addons"
+
+
+@pytest.fixture(scope="session")
+def installed(grass_folder, project, addons) -> Path:
+    """The addon directory after `g.extension` has installed the toolset from a copy of the working tree."""
+    source = export_checkout(grass_folder / "checkout")
+    session = open_session(project, "PERMANENT", addons, grass_folder)
+    done = session.run("g.extension", "extension=i.ann.maskrcnn", f"url={source}", check=False)
+    # It also wants to reach the index of addons, so its exit code says little: what is installed counts.
+    assert (addons / "scripts" / "i.ann.maskrcnn.detect").exists(), done.stdout + done.stderr
+    (addons / "messages.txt").write_text(done.stdout + done.stderr)
+    return addons
+
+
+@pytest.fixture
+def session(request, grass_folder, project, addons) -> GrassSession:
+    """A new mapset for this test."""
+    name = re.sub(r"\W", "_", request.node.name)[:60]
+    create_mapset(project, name)
+    return open_session(project, name, addons, grass_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(grass_folder) -> Path:
+    """A model file of random weights for two classes, house and tree, and tiles of 64 x 64 pixels."""
+    import subprocess
+    import sys
+
+    code = """
+import sys
+import keras
+from maskrcnn.config import ModelConfig
+from maskrcnn.network.layout import legacy_layout
+from maskrcnn.network.model import build_network
+from maskrcnn.weights import save_model
+keras.utils.set_random_seed(3)
+config = ModelConfig(classes=("house", "tree"), backbone="resnet18", image_shape=(64, 64), pixel_size=1.0,
+                     anchor_scales=(8, 16, 32, 64, 128), proposal_candidates=200, proposals_detection=20,
+                     max_detections=5)
+save_model(sys.argv[1], legacy_layout(build_network(config)), config)
+"""
+    path = grass_folder / "tiny.h5"
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True, cwd=Path(__file__).parents[1] / "lib")
+    return path
