@@ -50,6 +50,10 @@ class FileScene:
         self.transform = None if self._source.transform.is_identity else self._source.transform
         self.crs = self._source.crs
         flags = [self._source.mask_flag_enums[band - 1] for band in self._bands]
+        # GDAL takes an alpha band as mask only beside one or three others, so it is read here.
+        last = self._source.count
+        alpha = last > 1 and self._source.colorinterp[-1].name == "alpha" and last not in self._bands
+        self._alpha = last if alpha else None
         self._masked = any(flag.name != "all_valid" for band_flags in flags for flag in band_flags)
 
     def read(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -61,6 +65,8 @@ class FileScene:
                 pixels = np.moveaxis(self._source.read(self._bands, window=window), 0, -1)
                 if self._masked:
                     valid = np.all(self._source.read_masks(self._bands, window=window) != 0, axis=0)
+                if self._alpha is not None:
+                    valid &= self._source.read(self._alpha, window=window) != 0
         except (RasterioError, OSError) as error:
             raise SceneError(
                 f"Image {self.name} can't be read at rows {row} to {row + height} "
