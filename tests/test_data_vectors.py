@@ -206,6 +206,22 @@ def test_a_class_that_lies_outside_of_all_images_has_no_instance(tmp_path, image
         open_dataset(tmp_path, ["a", "b"])
 
 
+def test_an_empty_vector_file_marks_a_negative(tmp_path, image):
+    write_vector(tmp_path / "scene.gpkg", [square(2, 3, 12, 20)], label=["a"])
+    for name, suffix in (("bare", ".geojson"), ("bald", ".gpkg")):
+        write_raster(tmp_path / f"{name}.tif", noise(40, 60))
+        write_vector(tmp_path / f"{name}{suffix}", [], label=[])
+    dataset = open_dataset(tmp_path, ["a"])
+    assert [image.instance_counts for image in dataset.images] == [(0,), (0,), (1,)]
+
+
+def test_polygons_beyond_what_the_images_system_can_show_are_not_on_it(tmp_path, image):
+    inside = shapely.box(9.0, 54.0, 9.1, 54.2)  # degrees, around the image at 54.14 N
+    pole = shapely.box(100, 89, 110, 95)
+    write_vector(tmp_path / "scene.geojson", [inside, pole], crs="EPSG:4326", label=["a", "a"])
+    assert open_dataset(tmp_path, ["a"]).instance_counts == (1,)
+
+
 def test_points_are_ignored_and_named(tmp_path, image):
     features = [
         {"type": "Feature", "properties": {"label": "a"}, "geometry": geometry.__geo_interface__}

@@ -61,7 +61,7 @@ def find_coco(path: str | Path) -> tuple[CocoFile, ...]:
     found = []
     for candidate in candidates:
         try:
-            content = json.loads(candidate.read_text(encoding="utf-8"))
+            content = json.loads(candidate.read_text(encoding="utf-8-sig"))
         except (OSError, ValueError) as error:
             raise DatasetError(f"{candidate} can't be read as JSON ({error}). Write it again.") from error
         if isinstance(content, dict) and isinstance(content.get("images"), list):

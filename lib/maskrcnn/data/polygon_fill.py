@@ -17,7 +17,7 @@ def fill_polygon(rings: Sequence[np.ndarray], window: Window) -> np.ndarray:
     share no pixel. Memory is that of the window and of one number for each row that an edge crosses.
     """
     starts = np.concatenate(rings)
-    ends = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
+    ends = np.concatenate([part for ring in rings for part in (ring[1:], ring[:1])])
     low, high = np.minimum(starts[:, 1], ends[:, 1]), np.maximum(starts[:, 1], ends[:, 1])
     last_row = window.row + window.height
     first = np.clip(np.ceil(low - 0.5), window.row, last_row).astype(np.int64)

@@ -6,6 +6,8 @@ were trained on these pixels. Scales are factors: 2 makes an image twice as high
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from scipy import ndimage
 
@@ -138,6 +140,7 @@ def resize_masks(
     return np.pad(masks[rows][:, columns], (*padding, (0, 0)))
 
 
+@lru_cache(maxsize=64)  # all masks of a sample ask for the same
 def _nearest(length: int, new_length: int) -> np.ndarray:
     """For each new pixel the old one: end pixels onto end pixels, halves up, as the original's zoom."""
     step = (length - 1) / (new_length - 1) if new_length > 1 else 0.0

@@ -8,14 +8,18 @@ so an image may be of any size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from affine import Affine
+from rasterio._err import CPLE_BaseError  # what PROJ reports has no public class
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.warp import transform as transform_coordinates
+from rasterio.warp import transform_bounds
 
 from maskrcnn.data.dataset import (
     Dataset,
@@ -46,6 +50,21 @@ class VectorLabels:
     class_names: np.ndarray
     crs: CRS | None
     notes: tuple[str, ...]
+
+    def near(self, bounds: tuple[float, float, float, float]) -> np.ndarray:
+        """Indices, ascending, of the polygons in or near (west, south, east, north), map units."""
+        import shapely
+
+        west, south, east, north = bounds
+        margin = 0.01 * max(east - west, north - south)  # outlines bend when they are reprojected
+        box = shapely.box(west - margin, south - margin, east + margin, north + margin)
+        return np.sort(self._tree.query(box))
+
+    @cached_property
+    def _tree(self):
+        import shapely
+
+        return shapely.STRtree(self.geometries)
 
 
 def find_vectors(path: str | Path) -> tuple[Path, ...]:
@@ -232,8 +251,6 @@ def _place(
     labels: VectorLabels, file: Path, classes: Sequence[str]
 ) -> tuple[list[Polygons], list[int], str | None]:
     """The polygons that touch an image, in its pixels, their class ids, and a note on a missing system."""
-    import shapely
-
     with open_image(file) as source:
         transform, crs, height, width = source.transform, source.crs, source.height, source.width
     if transform.is_identity:
@@ -241,39 +258,60 @@ def _place(
             f"Image {file} isn't georeferenced, so the polygons of {labels.path} can't be placed on it. Use "
             "a GeoTIFF or add a world file."
         )
+    matrix = np.array(transform).reshape(3, 3)
+    corners = np.array([(0, 0), (width, 0), (0, height), (width, height)]) @ matrix[:2, :2].T + matrix[:2, 2]
+    bounds = (*corners.min(axis=0), *corners.max(axis=0))
     remark = None
-    geometries = labels.geometries
     if crs and labels.crs and crs != labels.crs:
-        geometries = _reproject(labels, crs, file)
-    elif not (crs and labels.crs):
-        remark = (
-            f"{labels.path if crs else file} has no coordinate system; it is taken for that of "
-            f"{file if crs else labels.path}."
-        )
-    inverse = np.array(~transform).reshape(3, 3)
-    geometries = shapely.transform(geometries, lambda points: points @ inverse[:2, :2].T + inverse[:2, 2])
-    frame = shapely.box(0, 0, width, height)
+        try:
+            near = labels.near(transform_bounds(crs, labels.crs, *bounds))
+            geometries = _reproject(labels.geometries[near], labels.crs, crs)
+        except (RasterioError, CPLE_BaseError) as error:
+            raise DatasetError(
+                f"Polygons of {labels.path} can't be brought to the coordinate system of {file} ({error}). "
+                "Reproject the vector file."
+            ) from error
+    else:
+        near = labels.near(bounds)
+        geometries = labels.geometries[near]
+        if not (crs and labels.crs):
+            remark = (
+                f"{labels.path if crs else file} has no coordinate system; it is taken for that of "
+                f"{file if crs else labels.path}."
+            )
     shapes, class_ids = [], []
-    for index in np.flatnonzero(shapely.intersects(geometries, frame)):
-        shape = _clip(geometries[index], frame)
-        if shape is not None:
-            shapes.append(shape)
-            class_ids.append(classes.index(labels.class_names[index]) + 1)
+    for index, shape in place_polygons(geometries, transform, height, width):
+        shapes.append(shape)
+        class_ids.append(classes.index(labels.class_names[near[index]]) + 1)
     return shapes, class_ids, remark
 
 
-def _reproject(labels: VectorLabels, crs: CRS, file: Path) -> np.ndarray:
+def place_polygons(
+    geometries: np.ndarray, transform: Affine, height: int, width: int
+) -> Iterator[tuple[int, Polygons]]:
+    """The polygons that touch an image, as outlines in its pixels, with their index.
+
+    geometries: (N,) shapely polygons in the image's coordinate system; transform: from pixels (column,
+    row) to it.
+    """
     import shapely
 
-    def project(points: np.ndarray) -> np.ndarray:
-        return np.column_stack(transform_coordinates(labels.crs, crs, points[:, 0], points[:, 1]))
+    inverse = np.array(~transform).reshape(3, 3)
+    geometries = shapely.transform(geometries, lambda points: points @ inverse[:2, :2].T + inverse[:2, 2])
+    frame = shapely.box(0, 0, width, height)
+    for index in np.flatnonzero(shapely.intersects(geometries, frame)):
+        shape = _clip(geometries[index], frame)
+        if shape is not None:
+            yield int(index), shape
 
-    try:
-        return shapely.transform(labels.geometries, project)
-    except RasterioError as error:
-        raise DatasetError(
-            f"Polygons of {labels.path} can't be brought to the coordinate system of {file} ({error})."
-        ) from error
+
+def _reproject(geometries: np.ndarray, source: CRS, target: CRS) -> np.ndarray:
+    import shapely
+
+    return shapely.transform(
+        geometries,
+        lambda points: np.column_stack(transform_coordinates(source, target, points[:, 0], points[:, 1])),
+    )
 
 
 def _clip(geometry: object, frame: object) -> Polygons | None:
