@@ -65,8 +65,10 @@ def band_statistics(
 
 def _merge(count: int, mean: np.ndarray, squares: np.ndarray, pixels: np.ndarray):
     """Add (n, C) pixels to a running count, mean and sum of squared deviations (Chan's update)."""
-    added, added_mean = len(pixels), pixels.mean(axis=0)
-    added_squares = np.square(pixels - added_mean).sum(axis=0)
+    bands = np.ascontiguousarray(pixels.T)  # sums along memory are many times faster
+    added, added_mean = len(pixels), bands.mean(axis=1)
+    bands -= added_mean[:, None]
+    added_squares = np.einsum("bn,bn->b", bands, bands)
     total, shift = count + added, added_mean - mean
     return (
         total,
