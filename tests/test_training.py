@@ -1,0 +1,198 @@
+"""The training run: its schedule, its records, and that it resumes as if it had not been interrupted."""
+
+from __future__ import annotations
+
+import csv
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from drawing import CLASSES, draw_scene, write_training_directory
+from maskrcnn.config import ModelConfig
+from maskrcnn.data.formats import open_dataset
+from maskrcnn.data.split import split_dataset
+from maskrcnn.errors import DatasetError, DeviceError, MaskRCNNError
+from maskrcnn.network.layout import legacy_layout
+from maskrcnn.network.model import build_network
+from maskrcnn.network.training import anchor_count
+from maskrcnn.training import log, preparation
+from maskrcnn.training.devices import list_devices, use_devices
+from maskrcnn.training.loop import run_epochs
+from maskrcnn.training.schedule import plan_stages
+from maskrcnn.training.settings import TrainingSettings
+from maskrcnn.weights import load_weights, read_model
+
+
+class Quiet:
+    def __init__(self):
+        self.texts, self.percents = [], []
+
+    def message(self, text):
+        self.texts.append(text)
+
+    def percent(self, done, total):
+        self.percents.append((done, total))
+
+
+class Impatient(Quiet):
+    """Presses Ctrl-C in the middle of the second epoch."""
+
+    def percent(self, done, total):
+        if done == 3:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    for number in range(3):
+        scene = draw_scene(height=96, width=96, objects=5, seed=number)
+        write_training_directory(folder, f"scene_{number}", scene)
+    return split_dataset(open_dataset(folder, CLASSES), 0.3)
+
+
+def small_config(**changes):
+    values = {
+        "classes": CLASSES,
+        "backbone": "resnet18",
+        "image_shape": (64, 64),
+        "band_mean": (120.0, 110.0, 100.0),
+        "band_scale": (50.0, 50.0, 50.0),
+        "anchor_scales": (16, 32, 64, 128, 256),
+        "max_instances": 10,
+        "rois_per_image": 8,
+        "proposal_candidates": 100,
+        "proposals_training": 20,
+    }
+    return ModelConfig(**values | changes)
+
+
+def run(dataset, logs, *, epochs=2, first_epoch=1, initial=None, reporter=None):
+    keras.utils.set_random_seed(1)
+    config = small_config()
+    settings = TrainingSettings(name="test", logs=logs, epochs=epochs, steps_per_epoch=2, validation_steps=1)
+    network = build_network(config)
+    if initial:
+        load_weights(legacy_layout(network), read_model(initial))
+    size = preparation.ImageSize(64, 64, False)
+    feed = preparation.make_feed(dataset, config, size, settings, anchor_count(config))
+    result = run_epochs(network, config, feed, settings, reporter or Quiet(), first_epoch=first_epoch)
+    return result, settings
+
+
+def weights_of(path):
+    arrays = {}
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: arrays.update({name: item[()]}) if hasattr(item, "shape") else None
+        )
+    return {name: values for name, values in arrays.items() if not name.startswith("training_state")}
+
+
+def test_stages_cover_all_epochs_once():
+    for epochs in (1, 2, 3, 7, 20, 200):
+        for staged in (False, True):
+            stages = plan_stages(epochs, staged=staged)
+            trained = [epoch for stage in stages for epoch in range(stage.first, stage.last + 1)]
+            assert trained == list(range(1, epochs + 1))
+
+
+def test_initial_weights_are_adapted_from_the_heads_downwards():
+    assert [stage.layers for stage in plan_stages(200, staged=True)] == ["heads", "4+", "all"]
+    assert [stage.last for stage in plan_stages(200, staged=True)] == [28, 85, 200]
+    assert [stage.layers for stage in plan_stages(200, staged=False)] == ["all"]
+
+
+def test_a_run_keeps_model_row_and_curve_of_each_epoch_and_resumes_exactly(dataset, tmp_path):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    reporter = Quiet()
+    result, whole = run(dataset, tmp_path / "whole", reporter=reporter)
+    assert (result.last_epoch, result.interrupted) == (2, False)
+    assert reporter.percents == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert read_model(whole.model_path(2)).config == small_config()
+    with whole.table_path.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert all(np.isfinite(float(row["val_mrcnn_mask_loss"])) for row in rows)
+    assert whole.curve_path.read_bytes().startswith(b"\x89PNG")
+
+    result, parts = run(dataset, tmp_path / "parts", reporter=Impatient())
+    assert (result.last_epoch, result.interrupted) == (1, True)
+    assert not parts.model_path(2).exists()
+    assert preparation.epoch_to_resume(parts, parts.model_path(1)) == 1
+    run(dataset, tmp_path / "parts", first_epoch=2, initial=parts.state_path)
+
+    expected, received = weights_of(whole.model_path(2)), weights_of(parts.model_path(2))
+    assert expected.keys() == received.keys()
+    before = weights_of(whole.model_path(1))
+    assert any(not np.allclose(before[name], expected[name], atol=1e-5) for name in expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(received[name], values, rtol=1e-4, atol=2e-5, err_msg=name)
+
+
+def test_a_run_goes_on_only_from_its_own_last_model(dataset, tmp_path):
+    settings = TrainingSettings(name="test", logs=tmp_path, epochs=5)
+    assert preparation.epoch_to_resume(settings, None) == 0
+    assert preparation.epoch_to_resume(settings, tmp_path / "mask_rcnn_test_3.h5") == 0
+
+
+def test_rows_of_an_epoch_that_is_trained_again_are_replaced(tmp_path):
+    table = tmp_path / "log.csv"
+    for epoch, loss in ((1, 3.0), (2, 2.0), (3, 1.0), (2, 1.5)):
+        log.write_row(table, {"epoch": epoch, "loss": loss})
+    assert [(row["epoch"], row["loss"]) for row in log.read_rows(table)] == [("1", "3"), ("2", "1.5")]
+
+
+def test_noise_and_samples_do_not_depend_on_the_batch_size(dataset, tmp_path):
+    config, size = small_config(), preparation.ImageSize(64, 64, False)
+
+    def rows(batch_size, steps):
+        settings = TrainingSettings(name="test", logs=tmp_path, images_per_device=batch_size)
+        feed = preparation.make_feed(dataset, config, size, settings, anchor_count(config))
+        batches = [feed.training_batch(step) for step in range(steps)]
+        return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
+
+    single, paired = rows(1, 4), rows(2, 2)
+    for name, values in single.items():
+        np.testing.assert_array_equal(values, paired[name], err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"), [(100, 256, "100"), (64, 200, "192 or 256"), (256, 128, "larger")]
+)
+def test_sides_that_the_network_cannot_take_are_refused(low, high, text):
+    with pytest.raises(MaskRCNNError, match=text):
+        preparation.ImageSize(low, high, False)
+
+
+def test_without_resizing_images_must_have_sides_that_the_network_takes(dataset):
+    with pytest.raises(DatasetError, match="96 x 96"):
+        preparation.network_input_shape(dataset.images, preparation.ImageSize(64, 64, True))
+
+
+def test_smallest_anchors_follow_the_objects(dataset):
+    assert preparation.smallest_anchor(dataset) in (8, 16)
+
+
+def test_more_devices_than_there_are_is_an_error_that_lists_them():
+    with pytest.raises(DeviceError, match=list_devices()[0].split(":")[0]):
+        use_devices(len(list_devices()) + 1)
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../up"])
+def test_names_that_lead_elsewhere_are_refused(name):
+    with pytest.raises(MaskRCNNError):
+        preparation.check_name(name)
+
+
+def test_models_of_an_earlier_run_are_not_overwritten_unasked(tmp_path):
+    settings = TrainingSettings(name="test", logs=tmp_path)
+    preparation.prepare_logs(settings, overwrite=False, resuming=False)
+    settings.model_path(1).touch()
+    with pytest.raises(MaskRCNNError, match="--overwrite"):
+        preparation.prepare_logs(settings, overwrite=False, resuming=False)
+    preparation.prepare_logs(settings, overwrite=True, resuming=False)
+    preparation.prepare_logs(settings, overwrite=False, resuming=True)
