@@ -85,6 +85,24 @@ def test_a_strip_at_the_border_is_no_object_where_the_other_tile_saw_something_b
     assert [one[0] for one in merge([box(5, 6, 9, 12)], [box(5, 12, 9, 14)])] == [(5, 6, 9, 12)]
 
 
+def merge_three(first, second, third):
+    """As `merge`, with three tiles of 20 x 32 pixels that begin at columns 0, 8 and 16."""
+    grid = cut_tiles(20, 48, (20, 32), 24)
+    settled = Recogniser(grid).add_row(list(zip(grid.row(0), (first, second, third), strict=True)))
+    return [(one.shape.box, one.class_id, one.score) for one in OverlapDecision().add(settled, {})]
+
+
+def test_a_part_of_a_cut_sighting_yields_with_it_to_the_whole_one():
+    found = merge_three([box(5, 28, 9, 31, score=0.95)], [box(5, 28, 9, 37)], [box(5, 31, 9, 38, score=0.8)])
+    assert found == [((5, 31, 9, 38), 1, 0.8)]
+
+
+def test_whole_sightings_that_are_the_same_by_way_of_a_third_one_are_one_object():
+    first, third = box(4, 20, 10, 26, score=0.9), box(8, 20, 14, 26, score=0.85)
+    assert merge_three([first], [box(6, 20, 12, 26, score=0.8)], [third]) == [((4, 20, 10, 26), 1, 0.9)]
+    assert len(merge_three([first], [], [third])) == 2
+
+
 def test_an_object_that_only_one_tile_found_is_kept_even_if_cut():
     assert [one[0] for one in merge([], [box(5, 12, 9, 16)])] == [(5, 12, 9, 16)]
     assert [one[0] for one in merge([box(5, 2, 9, 4)], [box(15, 12, 19, 15)])] == [
