@@ -68,6 +68,7 @@ def mask_loss(class_ids, target_masks, masks):
     own = ops.one_hot(class_ids, masks.shape[-1], dtype="float32")[:, :, None, None, :]  # (B, R, 1, 1, K)
     masks = ops.sum(own * ops.cast(masks, "float32"), axis=-1)
     masks = ops.clip(masks, SMALLEST_PROBABILITY, 1.0 - SMALLEST_PROBABILITY)
+    target_masks = ops.cast(target_masks, "float32")
     entropy = -target_masks * ops.log(masks + SMALLEST_PROBABILITY)
     entropy -= (1.0 - target_masks) * ops.log(1.0 - masks + SMALLEST_PROBABILITY)
     sampled = class_ids > 0

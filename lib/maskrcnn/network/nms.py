@@ -14,7 +14,7 @@ from keras import ops
 from maskrcnn.network.boxes import iou
 from maskrcnn.network.picking import gather_rows
 
-BLOCK = 256  # boxes; 128 to 512 differ little
+BLOCK = 256  # boxes; XLA likes 128 as well, PyTorch and TensorFlow graphs fewer, larger steps
 
 
 def non_max_suppression(boxes, threshold, count, valid=None, groups=None):
@@ -87,7 +87,7 @@ def _cut(rows, size, blocks):
     """(B, n, ...) -> (blocks, B, size, ...), padded with zeros at the end."""
     rest = tuple(rows.shape[2:])
     padding = [[0, 0], [0, blocks * size - rows.shape[1]]] + [[0, 0]] * len(rest)
-    rows = ops.reshape(ops.pad(rows, padding), (-1, blocks, size, *rest))
+    rows = ops.reshape(ops.pad(rows, padding), (ops.shape(rows)[0], blocks, size, *rest))
     return ops.swapaxes(rows, 0, 1)
 
 

@@ -39,10 +39,11 @@ def gather_rows(table, indices):
         return ops.vectorized_map(lambda pair: ops.take(pair[0], pair[1], axis=0), (table, indices))
     length = table.shape[1]
     rest = tuple(table.shape[2:])
-    starts = ops.arange(ops.shape(table)[0], dtype="int64") * length  # a batch of masks outgrows int32
+    batch = ops.shape(table)[0]
+    starts = ops.arange(batch, dtype="int64") * length  # a batch of masks outgrows int32
     flat_indices = ops.reshape(ops.cast(indices, "int64") + starts[:, None], (-1,))
-    rows = ops.take(ops.reshape(table, (-1, *rest)), flat_indices, axis=0)
-    return ops.reshape(rows, (-1, indices.shape[1], *rest))
+    rows = ops.take(ops.reshape(table, (batch * length, *rest)), flat_indices, axis=0)
+    return ops.reshape(rows, (batch, indices.shape[1], *rest))
 
 
 def scatter_rows(values, indices, length):
@@ -66,4 +67,4 @@ def scatter_rows(values, indices, length):
     flat = ops.scatter_update(
         zeros, ops.reshape(flat_indices, (-1, 1)), ops.reshape(values, (-1,)), reduction="add"
     )
-    return ops.reshape(flat, (-1, length))
+    return ops.reshape(flat, (batch, length))

@@ -43,19 +43,19 @@ def pool_rois(pyramid, rois, pool_size, image_shape):
     columns = sample_axis(rois[..., 1], rois[..., 3], width, pool_size)
     indices, weights = corners(rows, columns, width)  # (B, n, p, p, 4)
 
-    channels = pyramid[0].shape[-1]
+    batch, channels = ops.shape(rois)[0], pyramid[0].shape[-1]
     table = ops.concatenate(
         [
-            ops.reshape(features, (-1, h * w, channels))
+            ops.reshape(features, (batch, h * w, channels))
             for features, h, w in zip(pyramid, heights, widths, strict=True)
         ],
         axis=1,
     )
     points = rois.shape[1] * pool_size * pool_size
-    indices = ops.reshape(indices + start[..., None, None, None], (-1, points, 4))
-    weights = ops.cast(ops.reshape(weights, (-1, points, 4)), table.dtype)
+    indices = ops.reshape(indices + start[..., None, None, None], (batch, points, 4))
+    weights = ops.cast(ops.reshape(weights, (batch, points, 4)), table.dtype)
     blend = _blend_torch if keras.config.backend() == "torch" else _blend
-    return ops.reshape(blend(table, indices, weights), (-1, rois.shape[1], pool_size, pool_size, channels))
+    return ops.reshape(blend(table, indices, weights), (batch, rois.shape[1], pool_size, pool_size, channels))
 
 
 def pyramid_levels(rois, image_shape):
@@ -93,4 +93,4 @@ def _blend_torch(table, indices, weights):
     blended = embedding_bag(
         flat_indices, table.reshape(-1, channels), per_sample_weights=weights.reshape(-1, 4), mode="sum"
     )
-    return ops.reshape(blended, (batch, -1, channels))
+    return ops.reshape(blended, (batch, indices.shape[1], channels))

@@ -218,13 +218,14 @@ def _crop_masks(masks, instance, rois, frames, mask_shape):
         size = ops.where(size > 0, size, 1.0)
         rois = (rois - ops.concatenate([low, low], axis=-1)) / ops.concatenate([size, size], axis=-1)
     (instances, height, width), wanted = masks.shape[1:], instance.shape[1]
+    batch = ops.shape(masks)[0]
     rows = sample_axis(rois[..., 0], rois[..., 2], height, mask_shape[0])
     columns = sample_axis(rois[..., 1], rois[..., 3], width, mask_shape[1])
     indices, weights = corners(rows, columns, width)  # (B, n, h, w, 4)
     indices += (instance * (height * width))[..., None, None, None]
     pixels = gather_rows(
-        ops.reshape(masks, (-1, instances * height * width)),
-        ops.reshape(indices, (-1, wanted * mask_shape[0] * mask_shape[1] * 4)),
+        ops.reshape(masks, (batch, instances * height * width)),
+        ops.reshape(indices, (batch, wanted * mask_shape[0] * mask_shape[1] * 4)),
     )
-    pixels = ops.reshape(ops.cast(pixels, "float32"), (-1, wanted, *mask_shape, 4))
+    pixels = ops.reshape(ops.cast(pixels, "float32"), (batch, wanted, *mask_shape, 4))
     return ops.round(ops.sum(pixels * weights, axis=-1))
