@@ -87,7 +87,7 @@ def test_a_strip_at_the_border_is_no_object_where_the_other_tile_saw_something_b
 
 def merge_three(first, second, third):
     """As `merge`, with three tiles of 20 x 32 pixels that begin at columns 0, 8 and 16."""
-    grid = cut_tiles(20, 48, (20, 32), 24)
+    grid = cut_tiles(20, 48, (32, 32), 24)
     settled = Recogniser(grid).add_row(list(zip(grid.row(0), (first, second, third), strict=True)))
     return [(one.shape.box, one.class_id, one.score) for one in OverlapDecision().add(settled, {})]
 
