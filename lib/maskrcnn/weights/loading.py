@@ -182,9 +182,8 @@ def adapt_stem(kernel: np.ndarray, bands: int) -> np.ndarray:
 def stem_note(held: int, bands: int) -> str:
     """What `adapt_stem` did, for the user."""
     if bands > held:
-        rule = (
-            f"bands {held + 1} to {bands} start with the mean of the model's bands, scaled by {held}/{bands}"
-        )
+        added = f"band {bands} starts" if bands == held + 1 else f"bands {held + 1} to {bands} start"
+        rule = f"{added} with the mean of the model's bands, and all are scaled by {held}/{bands}"
     else:
         rule = f"the first {bands} of its bands are used, the others' weights shared out among them"
     return f"The model was made for {held} bands and is used for {bands}: {rule}"
