@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -108,8 +109,8 @@ def _same_coordinate_system(path: str) -> bool:
         input=path,
         output="unused",
         quiet=True,
-        stdout=gs.DEVNULL,
-        stderr=gs.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         env=grid_environment(),
     )
     return process.wait() == 0

@@ -129,7 +129,8 @@ def use_grid(grid: Grid) -> None:
     """
     header = _header(grid)
     with LIBRARY_LOCK:
-        libraster.Rast_unset_window()
+        libraster.Rast_unset_window()  # ends the split that `use_output_grid` makes ...
+        libraster.Rast_input_window_rows()  # ... after which the first call of all takes the user's region
         libraster.Rast_set_window(ctypes.byref(header))
 
 

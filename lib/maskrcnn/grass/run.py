@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -101,7 +103,8 @@ def pixel_size_warning(source: Source, config: ModelConfig, resolution: float | 
         return None
     return (
         f"Cells of {source.name} are {size:g} map units large, the model was trained on "
-        f"{config.pixel_size:g}. Objects look too {'small' if ratio > 1 else 'large'} to it; try resolution={config.pixel_size:g}"
+        f"{config.pixel_size:g}. Objects look too {'small' if ratio > 1 else 'large'} to it; "
+        f"try resolution={config.pixel_size:g}"
     )
 
 
@@ -121,6 +124,7 @@ class DetectionRun:
         self._detector, self._settings, self._outputs = detector, settings, outputs
         self._temporary = temporary
         self._kinds = outputs.names.kinds
+        os.environ.setdefault("CMDLINE", shlex.join(sys.argv))  # for the history; set by modules' parser
         self._table = InstanceTable()
         self._next_category = 1
         self._areas = AreaMaps(temporary)

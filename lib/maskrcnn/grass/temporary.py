@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 
@@ -130,15 +131,16 @@ def _remove_maps(names: list[str], kind: str) -> None:
         name for name in names if libgis.G_find_file2(element.encode(), name.encode(), mapset.encode())
     ]
     for start in range(0, len(existing), 100):  # a command line has an end
-        _run_quietly("g.remove", flags="f", type=kind, name=existing[start : start + 100])
+        _run_quietly("g.remove", flags="fb", type=kind, name=existing[start : start + 100])
 
 
 def _run_quietly(module: str, **options) -> None:
     # in a session of its own, so that a Ctrl-C on the terminal doesn't end the cleaning up
-    process = gs.start_command(
-        module, **options, quiet=True, stdout=gs.DEVNULL, stderr=gs.DEVNULL, start_new_session=True
+    done = subprocess.run(
+        gs.make_command(module, quiet=True, **options), capture_output=True, text=True, start_new_session=True
     )
-    process.wait()
+    if done.returncode:
+        gs.warning(f"Cleaning up failed: {done.stderr}")
 
 
 def _host() -> str:

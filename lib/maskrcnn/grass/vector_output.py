@@ -247,6 +247,7 @@ def finish_vector_map(
     gs.run_command("g.rename", vector=f"{geometry},{name}", overwrite=True, env=environment)
     temporary.finished(geometry)
     sql_name = f"{name}_" if name.upper() in SQL_NAMES else name
+    gs.run_command("db.connect", flags="c", env=environment)  # a new mapset has no database yet
     if sql_name in gs.read_command("db.tables", flags="p", env=environment).split():
         gs.run_command("db.droptable", flags="f", table=sql_name, env=environment)
     temporary.unfinished_table(sql_name)

@@ -1,0 +1,257 @@
+"""Detections as maps: areas, points, rasters and their tables, and nothing left behind."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+DETECT = str(Path(__file__).with_name("grass_detection.py"))
+CELL = 2.0  # map units
+
+# row, column, height, width, value; the first two touch each other, the next two lie across borders of tiles
+OBJECTS = [
+    (4, 6, 10, 12, 1),
+    (4, 18, 10, 12, 2),
+    (58, 50, 20, 24, 3),
+    (80, 20, 6, 28, 4),
+    (70, 95, 9, 5, 5),
+]
+ROWS, COLUMNS = 100, 120
+
+
+def draw(objects, rows=ROWS, columns=COLUMNS):
+    image = np.zeros((rows, columns), np.uint8)
+    for row, column, height, width, value in objects:
+        image[row : row + height, column : column + width] = value
+    return image
+
+
+def import_image(session, tmp_path, name, image, west=0.0, north=ROWS * CELL):
+    path = tmp_path / f"{name}.tif"
+    write_image(path, image, west, north)
+    session.run("r.in.gdal", f"input={path}", f"output={name}", "--quiet")
+
+
+def write_image(path, image, west=0.0, north=ROWS * CELL):
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        height=image.shape[0],
+        width=image.shape[1],
+        count=1,
+        dtype=image.dtype,
+        crs="EPSG:32633",
+        transform=from_origin(west, north, CELL, CELL),
+    ) as target:
+        target.write(image, 1)
+
+
+def detect(session, scenes, outputs, check=True, **request):
+    text = json.dumps({"scenes": scenes, "outputs": outputs, **request})
+    done = session.run(sys.executable, DETECT, text, check=check)
+    return json.loads(done.stdout.splitlines()[-1]) if check else done
+
+
+@pytest.fixture
+def scene(session, tmp_path):
+    """A session with the map <scene>, and the region on it."""
+    import_image(session, tmp_path, "scene", draw(OBJECTS))
+    session.run("g.region", "raster=scene")
+    return session
+
+
+def overlay(session, vector, raster_values):
+    """Cells of a raster map by the categories of the areas that cover them: {(category, value): cells}."""
+    session.run("v.to.rast", f"input={vector}", "output=back", "use=cat", "--overwrite", "--quiet")
+    lines = session.out("r.stats", "-cn", f"input=back,{raster_values}").splitlines()
+    return {tuple(map(int, line.split()[:2])): int(line.split()[2]) for line in lines}
+
+
+def test_all_kinds_of_maps_show_the_same_objects(scene):
+    result = detect(scene, [["scene"]], ["area", "point", "raster", "class", "score"])
+    assert set(result["maps"]) == {
+        *("house", "tree", "house_points", "tree_points"),
+        *("instances", "classes", "scores"),
+    }
+    assert scene.maps() == {"scene", *result["maps"]}
+
+    expected = {"house": [1, 3, 5], "tree": [2, 4]}
+    sizes = {value: height * width for _, _, height, width, value in OBJECTS}
+    for name, values in expected.items():
+        rows = scene.rows(name)
+        assert [float(row["score"]) for row in rows] == pytest.approx([0.5 + v / 100 for v in values])
+        assert [float(row["area"]) for row in rows] == [sizes[value] * CELL**2 for value in values]
+        assert {row["class"] for row in rows} == {name}
+        assert {row["source"] for row in rows} == {f"scene@{scene.mapset}"}
+        topology = scene.topology(name)
+        assert topology["areas"] == topology["centroids"] == len(values)
+        assert scene.topology(f"{name}_points")["points"] == len(values)
+        assert scene.rows(f"{name}_points") == rows
+        covered = overlay(scene, name, "instances")
+        assert sorted(covered.values()) == sorted(sizes[value] for value in values)
+        assert all(category == value for category, value in covered)
+
+    points = scene.out("v.what.rast", "-p", "map=house_points", "raster=instances").split()
+    assert all(line.split("|")[0] == line.split("|")[1] for line in points)
+    cells = scene.out("r.stats", "-cn", "input=instances,classes,scene").splitlines()
+    found = {tuple(map(int, line.split()[1:])) for line in cells}
+    assert found == {(1 + (value - 1) % 2, value, size) for value, size in sizes.items()}
+    assert "1\thouse 0.510" in scene.out("r.category", "map=instances").splitlines()
+    assert scene.out("r.category", "map=classes").split() == ["1", "house", "2", "tree"]
+    statistics = scene.values("r.univar", "-g", "map=scores")
+    assert float(statistics["min"]) == pytest.approx(0.51) and float(statistics["max"]) == pytest.approx(0.55)
+    assert scene.region()["rows"] == str(ROWS)
+
+
+def test_topology_is_clean_and_the_history_tells_the_command(scene):
+    detect(scene, [["scene"]], ["area", "raster"], classes=["all", "rest"], prefix="x_")
+    for name in ("x_all", "x_rest"):
+        errors = scene.run("v.build", f"map={name}", "option=build", "error=errors", "--overwrite")
+        assert "errors" not in scene.maps() or not scene.topology("errors")["primitives"], errors.stderr
+        assert "grass_detection.py" in scene.out("v.info", "-h", f"map={name}")
+    assert "grass_detection.py" in scene.out("r.info", "-h", "map=x_instances")
+
+
+def test_holes_and_null_cells_are_not_covered(session, tmp_path):
+    image = draw([(4, 6, 20, 24, 1)])
+    import_image(session, tmp_path, "full", image)
+    session.run("g.region", "raster=full")
+    session.calc("scene = if(row() > 10 && row() < 15 && col() > 12 && col() < 20, null(), full)")
+    result = detect(session, [["scene"]], ["area"])
+    assert result["maps"]["house"] == 1
+    (row,) = session.rows("house")
+    assert float(row["area"]) == (20 * 24 - 4 * 7) * CELL**2
+    assert overlay(session, "house", "full") == {(1, 1): 20 * 24 - 4 * 7}
+
+
+def test_the_mask_limits_maps_and_stays(scene):
+    scene.calc("inside = if(col() < 40, 1, null())")
+    scene.run("r.mask", "raster=inside")
+    before = scene.out("r.info", "-g", "map=MASK")
+    result = detect(scene, [["scene"]], ["area", "raster"])
+    assert result["maps"] == {"house": 1, "tree": 2, "instances": None}
+    assert scene.out("r.info", "-g", "map=MASK") == before
+    assert [float(row["area"]) for row in scene.rows("tree")] == [120 * CELL**2, 6 * 19 * CELL**2]
+
+
+def test_neither_region_nor_mask_limits_image_files(session, tmp_path):
+    write_image(tmp_path / "photo.tif", draw(OBJECTS))
+    session.run("g.region", "n=10", "s=0", "w=0", "e=10", "res=1")
+    session.calc("nowhere = 1")
+    session.run("r.mask", "raster=nowhere")
+    before = session.region()
+    result = detect(session, [str(tmp_path / "photo.tif")], ["area", "point", "raster", "class"])
+    assert result["maps"]["house"] == 3 and result["maps"]["tree_points"] == 2
+    assert session.topology("house")["areas"] == 3
+    assert session.region() == before
+    assert not [path for path in session.project.iterdir() if path.name.startswith("tmp_")]
+    session.run("r.mask", "-r")
+    session.run("g.region", "raster=classes")
+    assert session.values("r.univar", "-g", "map=classes")["n"] == str(
+        sum(height * width for _, _, height, width, _ in OBJECTS)
+    )
+
+
+def test_a_class_without_detections_gets_an_empty_map_with_a_table(scene):
+    result = detect(scene, [["scene"]], ["area", "point"], classes=["house", "tree", "boat"])
+    assert result["maps"]["boat"] == result["maps"]["boat_points"] == 0
+    assert scene.rows("boat") == [] and scene.topology("boat")["areas"] == 0
+
+
+def test_no_detection_at_all_gives_empty_maps(scene):
+    result = detect(scene, [["scene"]], ["area", "point", "raster", "class", "score"], confidence=0.99)
+    assert {name for name, count in result["maps"].items() if count is not None} == {
+        *("house", "tree", "house_points", "tree_points")
+    }
+    assert scene.values("r.univar", "-g", "map=instances")["n"] == "0"
+    assert scene.rows("house") == []
+
+
+def test_scenes_side_by_side_share_one_map_per_class(scene, tmp_path):
+    # Both scenes have an object along the common border.
+    import_image(scene, tmp_path, "west", draw([(10, 100, 8, 20, 1)]), west=0.0)
+    import_image(scene, tmp_path, "east", draw([(10, 0, 8, 20, 1), (50, 50, 8, 20, 3)]), west=COLUMNS * CELL)
+    scene.run("g.region", "raster=west,east")
+    result = detect(scene, [["west"], ["east"]], ["area", "raster"])
+    assert result["maps"]["house"] == 3
+    rows = scene.rows("house")
+    assert [row["cat"] for row in rows] == ["1", "2", "3"]
+    assert [row["source"].split("@")[0] for row in rows] == ["west", "east", "east"]
+    topology = scene.topology("house")
+    assert topology["areas"] == topology["centroids"] == 3
+    assert {"instances_west", "instances_east"} <= set(result["maps"])
+    assert scene.values("r.info", "-r", "map=instances_east") == {"min": "2", "max": "3"}
+
+
+def test_an_object_that_two_overlapping_scenes_show_is_one_feature(scene, tmp_path):
+    # 40 columns are shared; the object in them is drawn one column wider in the second scene.
+    import_image(scene, tmp_path, "west", draw([(10, 90, 8, 20, 1), (40, 4, 8, 9, 3)]), west=0.0)
+    import_image(scene, tmp_path, "east", draw([(10, 10, 8, 21, 1), (60, 70, 8, 9, 5)]), west=80 * CELL)
+    scene.run("g.region", "raster=west,east")
+    result = detect(scene, [["west"], ["east"]], ["area"])
+    assert result["maps"]["house"] == 3
+    assert sorted(float(row["area"]) / CELL**2 for row in scene.rows("house")) == [72, 72, 160]
+    topology = scene.topology("house")
+    assert topology["areas"] == topology["centroids"] == 3
+
+
+def test_outlines_can_be_generalized_and_areas_are_measured_again(session, tmp_path):
+    image = np.zeros((60, 60), np.uint8)
+    image[10:30, 10:30] = 1
+    import_image(session, tmp_path, "scene", image)
+    session.run("g.region", "raster=scene")
+    detect(session, [["scene"]], ["area"], generalize=3.0)
+    (row,) = session.rows("house")
+    assert float(row["area"]) == pytest.approx(20 * 20 * CELL**2, rel=0.1)
+    assert session.topology("house")["areas"] == 1
+
+
+def test_resolution_resamples_the_scene_and_the_instance_map(scene):
+    detect(scene, [["scene"]], ["area", "raster"], resolution=1.0)
+    information = scene.values("r.info", "-g", "map=instances")
+    assert (information["rows"], information["cols"], information["nsres"]) == ("200", "240", "1")
+    covered = sum(float(row["area"]) for name in ("house", "tree") for row in scene.rows(name))
+    scene.run("g.region", "raster=instances")
+    assert covered == float(scene.values("r.univar", "-g", "map=instances")["n"])  # cells of 1 x 1 map units
+    drawn = sum(height * width for _, _, height, width, _ in OBJECTS) * CELL**2
+    assert covered == pytest.approx(drawn, rel=0.25)
+
+
+def test_an_existing_map_is_replaced_with_its_table(scene):
+    detect(scene, [["scene"]], ["area"])
+    detect(scene, [["scene"]], ["area"], confidence=0.535)
+    assert len(scene.rows("house")) == 1 and scene.rows("tree")[0]["cat"] == "2"
+    assert set(scene.out("db.tables", "-p").split()) == {"house", "tree"}
+
+
+@pytest.mark.parametrize("name", ["order", "O'Neill; barn"])
+def test_class_names_may_be_anything(scene, name):
+    result = detect(scene, [["scene"]], ["area"], classes=[name, "tree"])
+    first = next(iter(result["maps"]))
+    assert len(scene.rows(first)) == 3 and scene.rows(first)[0]["class"] == name
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [{"interrupt": "SIGINT"}, {"interrupt": "SIGTERM"}, {"fail_before_finish": 1}, {"c_library_fails": 1}],
+)
+def test_nothing_stays_after_errors_and_interruptions(scene, failure):
+    before = scene.region()
+    done = detect(scene, [["scene"]], ["area", "raster", "class"], check=False, **failure)
+    assert done.returncode
+    assert scene.maps() == {"scene"} and scene.region() == before
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_run(scene):
+    done = detect(scene, [["scene"]], ["raster"], check=False, interrupt="SIGKILL")
+    assert done.returncode == -9
+    from_dead_process = "from maskrcnn.grass.temporary import unique_name; print(unique_name('areas_1'))"
+    name = scene.python(from_dead_process).stdout.strip()
+    scene.calc(f"{name} = 1")
+    detect(scene, [["scene"]], ["point"])
+    assert scene.maps("raster") == {"scene"}
