@@ -15,6 +15,7 @@
 
 # %module
 # % description: Detects objects in raster maps or images with a trained Mask R-CNN network.
+# % overwrite: yes
 # % keyword: imagery
 # % keyword: deep learning
 # % keyword: ann

@@ -51,6 +51,13 @@ def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     Raises:
         MaskRCNNError: bad input, before any work; or nothing could be detected in any scene.
     """
+    try:
+        return _run(options, flags)
+    except CalledModuleError as error:
+        raise MaskRCNNError(module_failure(error)) from error
+
+
+def _run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     start = time.perf_counter()
     request = check_request(options, flags)
     for source in request.sources:
@@ -76,10 +83,7 @@ def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
             raise SceneError(
                 f"Nothing was detected: {'; '.join(f'{one.name}: {one.error}' for one in failed[:5])}"
             )
-        try:
-            maps = work.finish()
-        except CalledModuleError as error:
-            raise MaskRCNNError(module_failure(error)) from error
+        maps = work.finish()
     summary = summarise(request, results, maps, time.perf_counter() - start)
     if options["format"] == "json":
         print(json.dumps(summary, indent=2))
@@ -185,9 +189,10 @@ def find_sources(
 
 def maps_of_group(group: str) -> list[str]:
     """Maps of an imagery group, in its order."""
-    if not gs.find_file(group, element="group")["name"]:
+    found = gs.find_file(group, element="group")
+    if not found["name"]:
         raise SceneError(f"Imagery group <{group}> not found. Make it with i.group")
-    maps = gs.read_command("i.group", flags="lg", group=group, quiet=True).split()
+    maps = gs.read_command("i.group", flags="lg", group=found["fullname"], quiet=True).split()
     if not maps:
         raise SceneError(f"Imagery group <{group}> is empty. Add the bands with i.group")
     return maps
