@@ -21,12 +21,24 @@ from maskrcnn.network import boxes as box_ops
 from maskrcnn.network import detections, proposals, targets
 from maskrcnn.network.inference import Detector
 from maskrcnn.network.layout import legacy_layout
-from maskrcnn.network.model import build_network, foreground_scores, normalised_anchors, pool_rows
+from maskrcnn.network.model import (
+    build_network,
+    foreground_scores,
+    normalised_anchors,
+    pool_rows,
+    pyramid_cells,
+)
 from maskrcnn.network.stages import set_trainable
 from maskrcnn.network.training import Targets, TrainingNetwork, anchor_count
 from numpy_network import NumpyNetwork
 
 REFERENCE = Path(__file__).parent / "reference"
+PARTS = {
+    "fpn": "pyramid",
+    "rpn": "proposal head",
+    "mrc": "heads",
+    "": "backbone",
+}  # by the layer's first letters
 MEAN = np.float32([123.7, 116.8, 103.9])
 
 
@@ -87,7 +99,7 @@ def feature_stages() -> list[Comparison]:
     rows.append(compare("RPN logits, from the image", logits, known["rpn_class_logits"], 1e-4))
     rows.append(compare("RPN deltas, from the image", deltas, known["rpn_bbox"], 1e-4))
 
-    pooled = pool_rows(pyramid, ops.convert_to_tensor(known["rpn_rois"][:, :6]), 7, (256, 256))
+    pooled = pool_rows(pyramid_cells(pyramid), ops.convert_to_tensor(known["rpn_rois"][:, :6]), 7, (256, 256))
     rows.append(compare("ROI features 7 x 7", pooled[None], known["roi_align_classifier"], 1e-4))
     return [*rows, *rpn_stages(network, known), *head_stages(network, known)]
 
@@ -347,34 +359,44 @@ def training_stages() -> list[Comparison]:
         for name, variable in variables.items()
         if id(variable) in slots
     }
-    differences = {"backbone": [], "pyramid": [], "proposal head": [], "heads": [], "weights": []}
+    differences = {(kind, part): [] for kind in ("grad", "after_step") for part in PARTS.values()}
     for key, truth in known.items():
         kind, _, name = key.partition(":")
         name, _, step = name.partition("::")
-        if kind == "grad":
-            part = {"fpn": "pyramid", "rpn": "proposal head", "mrc": "heads"}.get(name[:3], "backbone")
-            ours = gradients[name]
-        elif kind == "after_step":
-            part, ours = "weights", ops.convert_to_numpy(variables[name])
-        else:
+        if kind not in ("grad", "after_step"):
             continue
+        ours = gradients[name] if kind == "grad" else ops.convert_to_numpy(variables[name])
         difference = (
             np.abs(ours.reshape(-1)[:: int(step or 1)] - truth.reshape(-1)).max() / np.abs(truth).max()
         )
-        differences[part].append(difference)
+        differences[kind, PARTS.get(name[:3], "backbone")].append(difference)
     norms = [
         abs(np.linalg.norm(gradients[str(name)].astype(np.float64)) - truth) / truth
         for name, truth in zip(known["grad_names"], known["grad_norms"], strict=True)
     ]
     return [
         *rows,
-        Comparison("gradients, heads", max(differences["heads"]), 2e-3),
-        Comparison("gradients, proposal head", max(differences["proposal head"]), 1e-4),
-        Comparison("gradients, pyramid", max(differences["pyramid"]), 2e-3),
-        # a ReLU that is closed in one program and open in the other changes all gradients below it
-        Comparison("gradients, backbone", max(differences["backbone"]), 5e-2),
-        Comparison("norms of all gradients", max(norms), 2e-2, unit="of the norm"),
-        Comparison("weights after one step", max(differences["weights"]), 1e-4),
+        *(
+            Comparison(f"gradients, {part}", max(differences["grad", part]), tolerance)
+            # a ReLU that is just closed in one program and just open in the other changes all gradients below
+            # it: in double precision they are 5e-3 (ours) and 2e-2 (the original's) off at the first layer
+            for part, tolerance in (
+                ("heads", 2e-3),
+                ("proposal head", 1e-5),
+                ("pyramid", 1e-3),
+                ("backbone", 4e-2),
+            )
+        ),
+        Comparison("norms of all gradients", max(norms), 1e-2, unit="of the norm"),
+        *(
+            Comparison(f"weights after one step, {part}", max(differences["after_step", part]), tolerance)
+            for part, tolerance in (
+                ("heads", 1e-6),
+                ("proposal head", 1e-6),
+                ("pyramid", 1e-6),
+                ("backbone", 1e-3),
+            )
+        ),
     ]
 
 

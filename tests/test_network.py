@@ -10,7 +10,7 @@ from keras import ops
 from maskrcnn.config import ModelConfig
 from maskrcnn.network.inference import MASK_CHUNK, DenseParts, Detector, compiled_parts
 from maskrcnn.network.layout import legacy_layout
-from maskrcnn.network.model import build_network
+from maskrcnn.network.model import build_network, pyramid_cells
 from maskrcnn.network.stages import set_trainable
 from maskrcnn.network.training import LOSSES, TrainingNetwork, anchor_count
 from on_backend import gradients
@@ -108,9 +108,9 @@ def test_parts_have_the_stated_shapes_for_any_number_of_bands():
     assert logits.shape == (2, count, 2) and deltas.shape == (2, count, 4)
     assert network.anchors().shape == (count, 4)
     rois = ops.convert_to_tensor(np.random.default_rng(0).random((2, 5, 4), dtype=np.float32))
-    logits, deltas = network.classify(pyramid, rois, SHAPE)
+    logits, deltas = network.classify(pyramid_cells(pyramid), rois, SHAPE)
     assert logits.shape == (2, 5, 3) and deltas.shape == (2, 5, 3, 4)
-    masks = ops.convert_to_numpy(network.segment(pyramid, rois, SHAPE))
+    masks = ops.convert_to_numpy(network.segment(pyramid_cells(pyramid), rois, SHAPE))
     assert masks.shape == (2, 5, 28, 28, 3) and masks.min() >= 0 and masks.max() <= 1
 
 
@@ -254,7 +254,7 @@ def test_masks_are_those_of_the_class_whatever_the_chunks(network, detector):
         ]  # rounded to pixels, so masks differ a little
         rois = ops.convert_to_tensor(boxes[None].astype(np.float32))
         masks = ops.convert_to_numpy(
-            network.segment([level[image : image + 1] for level in pyramid], rois, SHAPE)
+            network.segment(pyramid_cells([level[image : image + 1] for level in pyramid]), rois, SHAPE)
         )
         own = masks[0, np.arange(len(boxes)), :, :, tile.class_ids]
         others = masks[0, np.arange(len(boxes)), :, :, 3 - tile.class_ids]

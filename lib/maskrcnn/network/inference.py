@@ -17,7 +17,7 @@ from .boxes import normalise_boxes
 from .compilation import compile_function, compile_model
 from .detections import select_detections
 from .heads import BOX_POOL_SIZE, MASK_POOL_SIZE, MASK_SIZE
-from .model import MaskRCNN, foreground_scores, normalised_anchors, pool_rows
+from .model import MaskRCNN, foreground_scores, normalised_anchors, pool_rows, pyramid_cells
 from .proposals import select_proposals
 
 MASK_CHUNK = 32  # regions that go through the mask head at a time
@@ -81,44 +81,37 @@ class Detector:
         image_shape = images.shape[1:3]
         if windows is None:
             windows = np.tile(np.float32([0, 0, *image_shape]), (len(images), 1))
-        glue = self._glue.setdefault(image_shape, None) or self._new_glue(image_shape)
+        if image_shape not in self._glue:
+            self._glue[image_shape] = _Glue(self._network, image_shape)
+        glue = self._glue[image_shape]
 
         *pyramid, logits, deltas = self._parts.features(images)
-        pyramid = tuple(pyramid[:4])
-        rois, pooled = glue.propose(pyramid, logits, deltas, glue.anchors)
+        rois, pooled, cells = glue.propose(tuple(pyramid), logits, deltas, glue.anchors)
         logits, deltas = self._parts.box_head(pooled)
         windows = ops.convert_to_numpy(normalise_boxes(np.asarray(windows, np.float32), image_shape))
         found = glue.detect(rois, logits, deltas, windows, np.float32(confidence))
         boxes, class_ids, scores = (ops.convert_to_numpy(values) for values in found)
         counts = np.count_nonzero(class_ids, axis=1)  # detections stand at the front
-        masks = self._masks(glue, pyramid, boxes, class_ids, counts)
+        masks = self._masks(glue, cells, boxes, class_ids, counts)
         pixels = _pixel_boxes(boxes, image_shape)
         return [
             _solid(TileDetections(pixels[i, :n], class_ids[i, :n], scores[i, :n], masks[i]))
             for i, n in enumerate(counts)
         ]
 
-    def _masks(self, glue, pyramid, boxes, class_ids, counts) -> list[np.ndarray]:
+    def _masks(self, glue, cells, boxes, class_ids, counts) -> list[np.ndarray]:
         """Masks of the first `counts` boxes of each image, (n, 28, 28) float32 each."""
-        pooled = []
-        for image, count in enumerate(counts):
-            for start in range(0, count, MASK_CHUNK):
-                rois = _padded(boxes[image, start:count][:MASK_CHUNK])
-                features = ops.convert_to_numpy(glue.pool_masks(pyramid, np.int32(image), rois))
-                pooled.append(features[: count - start])
-        pooled = np.concatenate(pooled) if pooled else np.zeros((0, 0, 0, 0), np.float32)
-        classes = np.concatenate([class_ids[image, :count] for image, count in enumerate(counts)])
-        masks = np.zeros((len(pooled), MASK_SIZE, MASK_SIZE), np.float32)
-        for start in range(0, len(pooled), MASK_CHUNK):
-            chunk = pooled[start : start + MASK_CHUNK]
-            by_class = ops.convert_to_numpy(self._parts.mask_head(_padded(chunk)))
-            rows = np.arange(len(chunk))
-            masks[start : start + len(chunk)] = by_class[rows, :, :, classes[start : start + len(chunk)]]
+        image_ids = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        places = np.concatenate([np.arange(count) for count in counts])
+        boxes, class_ids = boxes[image_ids, places], class_ids[image_ids, places]
+        masks = np.zeros((len(boxes), MASK_SIZE, MASK_SIZE), np.float32)
+        for start in range(0, len(boxes), MASK_CHUNK):
+            chunk = slice(start, start + MASK_CHUNK)
+            pooled = glue.pool_masks(cells, _padded(image_ids[chunk]), _padded(boxes[chunk]))
+            by_class = ops.convert_to_numpy(self._parts.mask_head(pooled))
+            real = class_ids[chunk]
+            masks[chunk] = by_class[np.arange(len(real)), :, :, real]
         return np.split(masks, np.cumsum(counts)[:-1])
-
-    def _new_glue(self, image_shape):
-        self._glue[image_shape] = _Glue(self._network, image_shape)
-        return self._glue[image_shape]
 
 
 class _Glue:
@@ -138,7 +131,8 @@ class _Glue:
                 nms_threshold=config.proposal_nms_threshold,
                 box_deviation=config.box_deviation,
             )
-            return rois, ops.cast(pool_rows(pyramid, rois, BOX_POOL_SIZE, image_shape), "float32")
+            cells = pyramid_cells(pyramid)
+            return rois, ops.cast(pool_rows(cells, rois, BOX_POOL_SIZE, image_shape), "float32"), cells
 
         def detect(rois, logits, deltas, windows, confidence):
             rows = (-1, rois.shape[1], config.class_count)
@@ -153,9 +147,12 @@ class _Glue:
                 box_deviation=config.box_deviation,
             )
 
-        def pool_masks(pyramid, image, rois):
-            levels = [ops.take(level, ops.reshape(image, (1,)), axis=0) for level in pyramid]
-            return ops.cast(pool_rows(levels, rois[None], MASK_POOL_SIZE, image_shape), "float32")
+        def pool_masks(cells, image_ids, rois):
+            # regions of several images in one chunk: all pyramids as one row
+            batch, count, channels = cells.shape
+            cells = ops.reshape(cells, (1, batch * count, channels))
+            pooled = pool_rows(cells, rois[None], MASK_POOL_SIZE, image_shape, image_ids[None] * count)
+            return ops.cast(pooled, "float32")
 
         self.propose = compile_function(propose)
         self.detect = compile_function(detect)

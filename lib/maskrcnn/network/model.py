@@ -13,13 +13,13 @@ import numpy as np
 from keras import ops
 
 from ..config import ModelConfig
-from .anchors import make_anchors
+from .anchors import STRIDES, make_anchors
 from .backbone import build_backbone
 from .boxes import normalise_boxes
-from .feature_pyramid import build_feature_pyramid
+from .feature_pyramid import build_feature_pyramid, pyramid_channels
 from .heads import BOX_POOL_SIZE, MASK_POOL_SIZE, build_box_head, build_mask_head
 from .region_proposal import build_region_proposal
-from .roi_pooling import pool_rois
+from .roi_pooling import flatten_pyramid, pool_flat
 
 
 def build_network(config: ModelConfig) -> MaskRCNN:
@@ -41,8 +41,8 @@ class MaskRCNN(keras.Model):
         feature_pyramid: [C2, C3, C4, C5] -> [P2, P3, P4, P5, P6]
         rpn: level of the pyramid -> logits (B, anchors of the level, 2), deltas (B, anchors of the level, 4)
         features: the three above in one: images -> [P2, P3, P4, P5, P6, logits (B, A, 2), deltas (B, A, 4)]
-        box_head: (n, 7, 7, 256) -> logits (n, K), deltas (n, K, 4)
-        mask_head: (n, 14, 14, 256) -> probabilities (n, 28, 28, K)
+        box_head: (n, 7, 7, channels) -> logits (n, K), deltas (n, K, 4)
+        mask_head: (n, 14, 14, channels) -> probabilities (n, 28, 28, K)
     """
 
     def __init__(self, config: ModelConfig):
@@ -50,10 +50,13 @@ class MaskRCNN(keras.Model):
         super().__init__(name="mask_rcnn", dtype="float32", autocast=False)
         self.config = config
         self.backbone = build_backbone(config.backbone, config.bands)
-        self.feature_pyramid = build_feature_pyramid([output.shape[-1] for output in self.backbone.outputs])
-        self.rpn = build_region_proposal(len(config.anchor_ratios))
-        self.box_head = build_box_head(config.class_count)
-        self.mask_head = build_mask_head(config.class_count)
+        channels = pyramid_channels(config.backbone)
+        self.feature_pyramid = build_feature_pyramid(
+            [output.shape[-1] for output in self.backbone.outputs], channels
+        )
+        self.rpn = build_region_proposal(channels, len(config.anchor_ratios))
+        self.box_head = build_box_head(channels, config.class_count)
+        self.mask_head = build_mask_head(channels, config.class_count)
 
         images = keras.Input((None, None, config.bands), name="images")
         pyramid = self.feature_pyramid(self.backbone(images))
@@ -69,27 +72,24 @@ class MaskRCNN(keras.Model):
         *pyramid, logits, deltas = self.features(images, training=training)
         return pyramid, logits, deltas
 
-    def classify(self, pyramid, rois, image_shape, training=False):
+    def classify(self, cells, rois, image_shape, training=False):
         """Class and box of each region.
 
         Args:
-            pyramid: [P2..P5] or [P2..P6], float.
+            cells: (B, cells, 256), P2 to P5 as `pyramid_cells` flattens them.
             rois: (B, n, 4) float32, normalised.
             image_shape: (height, width) of the images, pixels.
 
         Returns:
             logits (B, n, K) float32, deltas (B, n, K, 4) float32.
         """
-        count = rois.shape[1]
-        logits, deltas = self.box_head(
-            pool_rows(pyramid, rois, BOX_POOL_SIZE, image_shape), training=training
-        )
-        classes = self.config.class_count
+        count, classes = rois.shape[1], self.config.class_count
+        logits, deltas = self.box_head(pool_rows(cells, rois, BOX_POOL_SIZE, image_shape), training=training)
         return ops.reshape(logits, (-1, count, classes)), ops.reshape(deltas, (-1, count, classes, 4))
 
-    def segment(self, pyramid, rois, image_shape, training=False):
+    def segment(self, cells, rois, image_shape, training=False):
         """Mask of each region and class, (B, n, 28, 28, K) float32 probabilities; arguments as `classify`."""
-        masks = self.mask_head(pool_rows(pyramid, rois, MASK_POOL_SIZE, image_shape), training=training)
+        masks = self.mask_head(pool_rows(cells, rois, MASK_POOL_SIZE, image_shape), training=training)
         return ops.reshape(masks, (-1, rois.shape[1], *masks.shape[1:]))
 
     def anchors(self, image_shape=None):
@@ -98,10 +98,16 @@ class MaskRCNN(keras.Model):
         return _anchors(shape, self.config.anchor_scales, self.config.anchor_ratios)
 
 
-def pool_rows(pyramid, rois, size: int, image_shape):
-    """Pooled features of all regions in one row, (B * n, size, size, 256); no gradient flows to the boxes."""
-    pooled = pool_rois(pyramid[:4], ops.stop_gradient(rois), size, image_shape)
-    return ops.reshape(pooled, (-1, size, size, pooled.shape[-1]))
+def pyramid_cells(pyramid):
+    """P2 to P5 of [P2..P6] in one row, (B, cells, 256), from which regions are pooled."""
+    return flatten_pyramid(pyramid[:4])
+
+
+def pool_rows(cells, rois, size: int, image_shape, first_cell=0):
+    """Pooled features of all regions in one row, (B * n, size, size, channels); see `roi_pooling.pool_flat`."""
+    shapes = [(image_shape[0] // stride, image_shape[1] // stride) for stride in STRIDES[:4]]
+    pooled = pool_flat(cells, shapes, rois, size, image_shape, first_cell)
+    return ops.reshape(pooled, (-1, size, size, cells.shape[-1]))
 
 
 def foreground_scores(logits):

@@ -31,9 +31,42 @@ def pool_rois(pyramid, rois, pool_size, image_shape):
     Returns:
         (B, n, p, p, C), type of the pyramid.
     """
+    return pool_flat(flatten_pyramid(pyramid), level_shapes(pyramid), rois, pool_size, image_shape)
+
+
+def flatten_pyramid(pyramid):
+    """The cells of all levels in one row, level by level: P2 to P5, each (B, h, w, C) -> (B, cells, C).
+
+    Worth keeping where regions are pooled more than once, for it copies the pyramid.
+    """
+    channels = pyramid[0].shape[-1]
+    rows = [
+        ops.reshape(level, (ops.shape(level)[0], level.shape[1] * level.shape[2], channels))
+        for level in pyramid
+    ]
+    return ops.concatenate(rows, axis=1)
+
+
+def level_shapes(pyramid):
+    """(height, width) in cells of each level."""
+    return [tuple(level.shape[1:3]) for level in pyramid]
+
+
+def pool_flat(cells, shapes, rois, pool_size, image_shape, first_cell=0):
+    """`pool_rois` from a flattened pyramid.
+
+    Args:
+        cells: (B, cells, C), see `flatten_pyramid`.
+        shapes: (height, width) of each level.
+        rois, pool_size, image_shape: as in `pool_rois`.
+        first_cell: 0, or (B, n) int32: where the pyramid of each region starts if `cells` holds several.
+
+    Returns:
+        (B, n, p, p, C), type of `cells`.
+    """
     rois = ops.cast(ops.stop_gradient(rois), "float32")
-    heights, widths = ([features.shape[axis] for features in pyramid] for axis in (1, 2))
-    starts = [sum(h * w for h, w in zip(heights[:i], widths[:i], strict=True)) for i in range(len(pyramid))]
+    heights, widths = zip(*shapes, strict=True)
+    starts = [sum(h * w for h, w in shapes[:i]) for i in range(len(shapes))]
     level = pyramid_levels(rois, image_shape) - LEVELS[0]
     height, width, start = (
         ops.take(ops.convert_to_tensor(values, dtype="int32"), level, axis=0)
@@ -43,19 +76,12 @@ def pool_rois(pyramid, rois, pool_size, image_shape):
     columns = sample_axis(rois[..., 1], rois[..., 3], width, pool_size)
     indices, weights = corners(rows, columns, width)  # (B, n, p, p, 4)
 
-    batch, channels = ops.shape(rois)[0], pyramid[0].shape[-1]
-    table = ops.concatenate(
-        [
-            ops.reshape(features, (batch, h * w, channels))
-            for features, h, w in zip(pyramid, heights, widths, strict=True)
-        ],
-        axis=1,
-    )
-    points = rois.shape[1] * pool_size * pool_size
-    indices = ops.reshape(indices + start[..., None, None, None], (batch, points, 4))
-    weights = ops.cast(ops.reshape(weights, (batch, points, 4)), table.dtype)
+    batch, points = ops.shape(rois)[0], rois.shape[1] * pool_size * pool_size
+    indices = ops.reshape(indices + (start + first_cell)[..., None, None, None], (batch, points, 4))
+    weights = ops.cast(ops.reshape(weights, (batch, points, 4)), cells.dtype)
     blend = _blend_torch if keras.config.backend() == "torch" else _blend
-    return ops.reshape(blend(table, indices, weights), (batch, rois.shape[1], pool_size, pool_size, channels))
+    pooled = blend(cells, indices, weights)
+    return ops.reshape(pooled, (batch, rois.shape[1], pool_size, pool_size, cells.shape[-1]))
 
 
 def pyramid_levels(rois, image_shape):

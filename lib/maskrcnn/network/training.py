@@ -13,7 +13,7 @@ from keras import ops
 
 from ..config import ModelConfig
 from . import anchors, losses
-from .model import MaskRCNN, foreground_scores, normalised_anchors
+from .model import MaskRCNN, foreground_scores, normalised_anchors, pyramid_cells
 from .proposals import select_proposals
 from .targets import anchor_targets, roi_targets
 
@@ -91,13 +91,14 @@ class TrainingNetwork(keras.Model):
         normalise_by_batch = training and self.network.train_batch_norm
         pyramid, rpn_logits, rpn_deltas = self.network(batch["images"], training=normalise_by_batch)
         targets = self.targets(batch, rpn_logits, rpn_deltas)
+        cells = pyramid_cells(pyramid)
         logits, deltas = self.network.classify(
-            pyramid, targets.rois, config.image_shape, training=normalise_by_batch
+            cells, targets.rois, config.image_shape, training=normalise_by_batch
         )
         # only regions with an object have a mask, and they come first
         positive = max(int(config.rois_per_image * config.positive_roi_share), 1)
         masks = self.network.segment(
-            pyramid, targets.rois[:, :positive], config.image_shape, training=normalise_by_batch
+            cells, targets.rois[:, :positive], config.image_shape, training=normalise_by_batch
         )
         trained = [variable for variable in self.network.trainable_variables if not _is_scale(variable)]
         return {
