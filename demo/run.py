@@ -57,10 +57,12 @@ def main():
         f"logs={OUTPUT / 'logs'}",
         "name=demo",
         "backbone=resnet18",
-        "images_max_dim=256",
+        "images_max_dim=128",
+        "images_min_dim=128",
+        "images_per_gpu=4",
+        "rois_per_image=32",
         "epochs=5",
-        "steps_per_epoch=120",
-        "images_per_gpu=2",
+        "steps_per_epoch=50",
         "validation_steps=6",
     )
 
@@ -69,7 +71,8 @@ def main():
         "i.ann.maskrcnn.detect",
         *(f"band{band}=scene.{band}" for band in (1, 2, 3)),
         f"model={OUTPUT / 'logs' / 'mask_rcnn_demo_5.h5'}",
-        "output_type=area",
+        "tile_size=256",
+        "overlap=64",
     )
 
     print("5. Comparing with the truth")

@@ -17,7 +17,7 @@ MANUALS = (
 
 def to_html(text: str) -> str:
     """A manual's body as HTML; GRASS adds head, options and footer."""
-    html = markdown.markdown(text, extensions=["fenced_code", "tables"])
+    html = markdown.markdown(text, extensions=["fenced_code", "tables"], output_format="html")
     html = re.sub(
         r"<pre><code[^>]*>(.*?)</code></pre>", r'<div class="code"><pre>\n\1</pre></div>', html, flags=re.S
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 import keras
 
 from maskrcnn.config import ModelConfig
+from maskrcnn.data.prefetch import Prefetcher
 from maskrcnn.errors import MaskRCNNError
 from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.stages import set_trainable
@@ -72,20 +74,21 @@ def run_epochs(
         set_trainable(network, stage.layers, settings.train_batch_norm)
         optimizer = make_optimizer(settings, stage)
         model.compile(optimizer=optimizer, jit_compile=_compiles_with_xla())
+        optimizer.build(model.trainable_variables)  # else `fit` would spend the first batch on it
         if start > stage.first:
-            state.restore_optimizer(settings.state_path, optimizer, model.trainable_variables)
-        record = EpochRecord(model, config, settings, stage, reporter)
+            state.restore_optimizer(settings.state_path, optimizer)
+        record = EpochRecord(model, config, settings, stage, feed, reporter)
+        first_step = (start - 1) * settings.steps_per_epoch
         try:
-            model.fit(
-                Batches(feed.training_batch, settings.steps_per_epoch, settings.workers, first_epoch=start),
-                validation_data=Batches(feed.validation_batch, feed.validation_steps, settings.workers)
-                if feed.validation_steps
-                else None,
-                initial_epoch=start - 1,
-                epochs=stage.last,
-                callbacks=[record],
-                verbose=0,
-            )
+            with Prefetcher(feed.training_batch, start=first_step, workers=settings.workers) as batches:
+                model.fit(
+                    as_samples(batches),
+                    initial_epoch=start - 1,
+                    epochs=stage.last,
+                    steps_per_epoch=settings.steps_per_epoch,
+                    callbacks=[record],
+                    verbose=0,
+                )
         except KeyboardInterrupt:
             return TrainingResult(last_epoch=max(record.last_epoch, result.last_epoch), interrupted=True)
         result = TrainingResult(last_epoch=record.last_epoch, interrupted=False)
@@ -129,36 +132,22 @@ def _compiles_with_xla():
     return keras.backend.backend() == "jax"
 
 
-class Batches(keras.utils.PyDataset):
-    """Batches of one epoch after the other, made ahead of time in threads, in a fixed order."""
-
-    def __init__(self, make_batch, steps, workers, *, first_epoch=None):
-        super().__init__(workers=workers, use_multiprocessing=False, max_queue_size=2 * workers)
-        self.make_batch = make_batch
-        self.steps = steps
-        self.epoch = first_epoch
-
-    def __len__(self):
-        return self.steps
-
-    def __getitem__(self, index):
-        done = 0 if self.epoch is None else (self.epoch - 1) * self.steps
-        return (self.make_batch(done + index),)
-
-    def on_epoch_end(self):
-        if self.epoch is not None:
-            self.epoch += 1
+def as_samples(batches: Iterable[dict]) -> Iterator[tuple[dict]]:
+    """Batches as Keras takes them from a generator: without labels beside."""
+    for batch in batches:
+        yield (batch,)
 
 
 class EpochRecord(keras.callbacks.Callback):
     """Tells about the progress, and keeps model, state, table row and curve of each epoch."""
 
-    def __init__(self, model, config, settings, stage, reporter):
+    def __init__(self, model, config, settings, stage, feed, reporter):
         super().__init__()
         self.network = model.network
         self.config = config
         self.settings = settings
         self.stage = stage
+        self.feed = feed
         self.reporter = reporter
         self.last_epoch = 0
         self.epoch_started = self.told = time.monotonic()
@@ -187,7 +176,7 @@ class EpochRecord(keras.callbacks.Callback):
         self._check(logs["loss"])
         seconds = time.monotonic() - self.epoch_started
         number, settings = epoch + 1, self.settings
-        losses = {name: float(value) for name, value in logs.items()}
+        losses = {name: float(value) for name, value in logs.items()} | self._validation_losses()
         layout = legacy_layout(self.network)
         save_model(
             settings.model_path(number),
@@ -211,6 +200,14 @@ class EpochRecord(keras.callbacks.Callback):
             f"{self._pace(seconds / settings.steps_per_epoch)}, "
             f"{_duration(seconds * (settings.epochs - number))} left. Saved {settings.model_path(number)}"
         )
+
+    def _validation_losses(self):
+        steps = self.feed.validation_steps
+        if not steps:
+            return {}
+        with Prefetcher(self.feed.validation_batch, stop=steps, workers=self.settings.workers) as batches:
+            losses = self.model.evaluate(as_samples(batches), steps=steps, verbose=0, return_dict=True)
+        return {f"val_{name}": float(value) for name, value in losses.items()}
 
     def _pace(self, seconds_per_step):
         return f"{seconds_per_step:.2f} s/step, {self.settings.batch_size / seconds_per_step:.1f} images/s"

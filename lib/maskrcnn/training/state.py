@@ -25,13 +25,12 @@ def save_state(
     save_model(path, layout, config, extra={"epoch": epoch}, extra_arrays=arrays)
 
 
-def restore_optimizer(path: Path, optimizer: keras.optimizers.Optimizer, trainable_variables: list) -> None:
-    """Give the optimiser the variables that were saved.
+def restore_optimizer(path: Path, optimizer: keras.optimizers.Optimizer) -> None:
+    """Give an optimiser, which must be built, the variables that were saved.
 
     Raises:
         ModelFileError: the state belongs to another network or other trained layers.
     """
-    optimizer.build(trainable_variables)
     saved = list(read_training_state(path).values())
     if [tuple(variable.shape) for variable in optimizer.variables] != [array.shape for array in saved]:
         raise ModelFileError(
