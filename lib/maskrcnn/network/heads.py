@@ -9,23 +9,22 @@ import keras
 from keras import layers, ops
 
 from .backbone import convolution, normalisation
-from .feature_pyramid import CHANNELS
 
 BOX_POOL_SIZE = 7
 MASK_POOL_SIZE = 14
 MASK_SIZE = 28
 
 
-def build_box_head(class_count: int) -> keras.Model:
+def build_box_head(channels: int, class_count: int) -> keras.Model:
     """Class and box of a region.
 
-    Input: (n, 7, 7, 256).
+    Input: (n, 7, 7, channels).
     Outputs: logits (n, class_count) float32; deltas (n, class_count, 4) float32, one box per class.
     """
-    features = keras.Input((BOX_POOL_SIZE, BOX_POOL_SIZE, CHANNELS), name="roi_align_classifier")
+    features = keras.Input((BOX_POOL_SIZE, BOX_POOL_SIZE, channels), name="roi_align_classifier")
     x = features
     for index, size in ((1, BOX_POOL_SIZE), (2, 1)):
-        x = WholeConvolution(1024, size, name=f"mrcnn_class_conv{index}")(x)
+        x = WholeConvolution(4 * channels, size, name=f"mrcnn_class_conv{index}")(x)
         x = normalisation(f"mrcnn_class_bn{index}")(x)
         x = layers.Activation("relu", name=f"mrcnn_class_relu{index}")(x)
     logits = layers.Dense(
@@ -43,20 +42,20 @@ def build_box_head(class_count: int) -> keras.Model:
     return keras.Model(features, [logits, deltas], name="box_head")
 
 
-def build_mask_head(class_count: int) -> keras.Model:
+def build_mask_head(channels: int, class_count: int) -> keras.Model:
     """Mask of a region, one for each class.
 
-    Input: (n, 14, 14, 256).
+    Input: (n, 14, 14, channels).
     Output: (n, 28, 28, class_count) float32, probabilities.
     """
-    features = keras.Input((MASK_POOL_SIZE, MASK_POOL_SIZE, CHANNELS), name="roi_align_mask")
+    features = keras.Input((MASK_POOL_SIZE, MASK_POOL_SIZE, channels), name="roi_align_mask")
     x = features
     for index in (1, 2, 3, 4):
-        x = convolution(256, 3, name=f"mrcnn_mask_conv{index}")(x)
+        x = convolution(channels, 3, name=f"mrcnn_mask_conv{index}")(x)
         x = normalisation(f"mrcnn_mask_bn{index}")(x)
         x = layers.Activation("relu", name=f"mrcnn_mask_relu{index}")(x)
     x = layers.Conv2DTranspose(
-        256,
+        channels,
         2,
         strides=2,
         activation="relu",

@@ -5,20 +5,18 @@ from __future__ import annotations
 import keras
 from keras import layers
 
-from .feature_pyramid import CHANNELS
 
-
-def build_region_proposal(anchors_per_cell: int) -> keras.Model:
+def build_region_proposal(channels: int, anchors_per_cell: int) -> keras.Model:
     """One head for all levels of the pyramid.
 
-    Input: (batch, h, w, 256), a level of the pyramid.
+    Input: (batch, h, w, channels), a level of the pyramid.
     Outputs, anchors in the order y, x, ratio:
         logits: (batch, h * w * anchors_per_cell, 2) float32, background and object.
         deltas: (batch, h * w * anchors_per_cell, 4) float32, see `boxes.apply_deltas`.
     """
-    features = keras.Input((None, None, CHANNELS), name="input_rpn_feature_map")
+    features = keras.Input((None, None, channels), name="input_rpn_feature_map")
     shared = layers.Conv2D(
-        512,
+        2 * channels,
         3,
         padding="same",
         activation="relu",
