@@ -87,6 +87,7 @@ def run_epochs(
                     epochs=stage.last,
                     steps_per_epoch=settings.steps_per_epoch,
                     callbacks=[record],
+                    shuffle=False,
                     verbose=0,
                 )
         except KeyboardInterrupt:
@@ -150,21 +151,23 @@ class EpochRecord(keras.callbacks.Callback):
         self.feed = feed
         self.reporter = reporter
         self.last_epoch = 0
-        self.epoch_started = self.told = time.monotonic()
         self.epoch_number = stage.first
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch_number = epoch + 1
         self.epoch_started = self.told = time.monotonic()
+        self.paced_from = (0, self.epoch_started)  # steps done and when
 
     def on_train_batch_end(self, batch, logs=None):
         steps, total = self.settings.steps_per_epoch, self.settings.epochs * self.settings.steps_per_epoch
         done = (self.epoch_number - 1) * steps + batch + 1
         self.reporter.percent(done, total)
         now = time.monotonic()
-        if now - self.told > MESSAGE_SECONDS:
+        if batch == 0 and self.epoch_number == self.stage.first:
+            self.paced_from = (1, now)  # the first step compiles, which says nothing about the others
+        elif now - self.told > MESSAGE_SECONDS:
             self.told = now
-            per_step = (now - self.epoch_started) / (batch + 1)
+            per_step = self._seconds_per_step(batch + 1, now)
             self.reporter.message(
                 f"Epoch {self.epoch_number}/{self.settings.epochs}, step {batch + 1}/{steps}: "
                 f"loss {float(logs['loss']):.3f}, {self._pace(per_step)}, "
@@ -174,7 +177,8 @@ class EpochRecord(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._check(logs["loss"])
-        seconds = time.monotonic() - self.epoch_started
+        now, steps = time.monotonic(), self.settings.steps_per_epoch
+        seconds, per_step = now - self.epoch_started, self._seconds_per_step(steps, now)
         number, settings = epoch + 1, self.settings
         losses = {name: float(value) for name, value in logs.items()} | self._validation_losses()
         layout = legacy_layout(self.network)
@@ -197,8 +201,8 @@ class EpochRecord(keras.callbacks.Callback):
         details = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
         self.reporter.message(
             f"Epoch {number}/{settings.epochs} ({self.stage.layers}): {details}; "
-            f"{self._pace(seconds / settings.steps_per_epoch)}, "
-            f"{_duration(seconds * (settings.epochs - number))} left. Saved {settings.model_path(number)}"
+            f"{self._pace(per_step)}, {_duration(per_step * steps * (settings.epochs - number))} left. "
+            f"Saved {settings.model_path(number)}"
         )
 
     def _validation_losses(self):
@@ -208,6 +212,10 @@ class EpochRecord(keras.callbacks.Callback):
         with Prefetcher(self.feed.validation_batch, stop=steps, workers=self.settings.workers) as batches:
             losses = self.model.evaluate(as_samples(batches), steps=steps, verbose=0, return_dict=True)
         return {f"val_{name}": float(value) for name, value in losses.items()}
+
+    def _seconds_per_step(self, done, now):
+        first, started = self.paced_from
+        return (now - started) / (done - first) if done > first else now - self.epoch_started
 
     def _pace(self, seconds_per_step):
         return f"{seconds_per_step:.2f} s/step, {self.settings.batch_size / seconds_per_step:.1f} images/s"

@@ -93,13 +93,15 @@ def describe_model(
     """
     images = (*dataset.images, *dataset.validation)
     pixel_sizes = [image.pixel_size for image in images if image.pixel_size]
+    image_shape = network_input_shape(images, size)
     values = {
         "classes": dataset.classes,
         "backbone": backbone,
-        "image_shape": network_input_shape(images, size),
+        "image_shape": image_shape,
         "pixel_size": float(np.median(pixel_sizes)) if pixel_sizes else None,
         "rois_per_image": rois_per_image,
-        "max_instances": suggest_max_instances(images, network_input_shape(images, size)),
+        "max_instances": suggest_max_instances(images, image_shape),
+        "proposals_training": training_proposals(image_shape),
         "mini_mask_shape": mini_mask_shape,
     }
     if initial is None:
@@ -143,6 +145,12 @@ def check_initial_model(initial: ModelFile, dataset: Dataset, backbone: str, oth
             f"but {', '.join(dataset.classes)} are given. Give the same, or use the flag -e to train its "
             "last layers anew"
         )
+
+
+def training_proposals(image_shape: tuple[int, int]) -> int:
+    """Proposals the heads' regions are sampled from: 2000 from 512 x 512 pixels up, fewer on less ground."""
+    height, width = image_shape
+    return int(np.clip(height * width // 128, 200, ModelConfig.proposals_training))
 
 
 def smallest_anchor(dataset: Dataset) -> int:

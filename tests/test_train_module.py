@@ -1,0 +1,185 @@
+"""i.ann.maskrcnn.train as a user runs it: installed by g.extension, inside a GRASS project, on files."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+
+from drawing import CLASSES, draw_scene, write_geotiff, write_training_directory
+from maskrcnn.weights import read_model
+
+pytestmark = pytest.mark.usefixtures("installed")
+SMALL = {
+    "backbone": "resnet18",
+    "images_min_dim": 64,
+    "images_max_dim": 64,
+    "rois_per_image": 8,
+    "epochs": 1,
+    "steps_per_epoch": 1,
+    "validation_steps": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Four labelled images; the first has five instances or more."""
+    folder = tmp_path_factory.mktemp("training")
+    for number in range(4):
+        write_training_directory(
+            folder, f"scene_{number}", draw_scene(height=96, width=96, objects=6, seed=number)
+        )
+    return folder
+
+
+def train(session, images, logs, *flags, check=True, **options):
+    values = {"training_dataset": images, "classes": ",".join(CLASSES), "logs": logs, "name": "test", **SMALL}
+    arguments = [f"{name}={value}" for name, value in (values | options).items()]
+    done = session.run("i.ann.maskrcnn.train", *flags, *arguments, check=check)
+    return " ".join((done.stdout + done.stderr).split())
+
+
+def fails(session, images, logs, *flags, **options):
+    """The message of a run that must fail, and must not leave a model."""
+    done = train(session, images, logs, *flags, check=False, **options)
+    assert "ERROR:" in done, done
+    assert not list(logs.glob("mask_rcnn_test_*"))
+    return done.split("ERROR:", 1)[1]
+
+
+def count_masks(images, class_name):
+    return len(list(images.glob(f"*/*-{class_name}-*.png")))
+
+
+def test_every_instance_is_read_and_the_run_is_recorded(session, images, tmp_path):
+    region = session.region()
+    output = train(session, images, tmp_path / "logs", "-s")
+    unused = (tmp_path / "logs" / "unused.txt").read_text().split()
+    assert len(unused) == 1
+    folder = unused[0].rsplit("/", 1)[0]
+    for name in CLASSES:
+        used = count_masks(images, name) - len(list(Path(folder).glob(f"*-{name}-*.png")))
+        words = output.split(f"{name}: ")[1].split()
+        assert int(words[0]) + int(words[5]) == used, output
+    model = read_model(tmp_path / "logs" / "mask_rcnn_test_1.h5")
+    assert model.config.classes == CLASSES
+    assert model.config.backbone == "resnet18"
+    assert model.config.image_shape == (64, 64)
+    assert model.config.pixel_size == 0.5
+    with (tmp_path / "logs" / "test.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert np.isfinite(float(row["loss"]))
+    assert (tmp_path / "logs" / "test.png").stat().st_size > 1000
+    assert session.region() == region
+    assert session.maps() == set()
+
+
+def test_initial_weights_of_other_classes_need_the_flag_e(session, images, tmp_path, tiny_model):
+    options = {"model": tiny_model}
+    assert "-e" in fails(session, images, tmp_path / "logs", **options)
+    output = train(session, images, tmp_path / "logs", "-e", epochs=3, **options)
+    assert "mrcnn_class_logits" in output
+    assert "(heads)" in output and "(4+)" in output and "(all)" in output
+    resumed = train(
+        session, images, tmp_path / "logs", epochs=4, model=tmp_path / "logs" / "mask_rcnn_test_3.h5"
+    )
+    assert "Going on after epoch 3" in resumed
+
+
+def test_ctrl_c_ends_cleanly_and_keeps_the_last_model(session, images, tmp_path):
+    values = {"training_dataset": images, "classes": ",".join(CLASSES), "logs": tmp_path, "name": "test"}
+    arguments = [f"{name}={value}" for name, value in (values | SMALL | {"epochs": 10_000}).items()]
+    process = subprocess.Popen(
+        ["i.ann.maskrcnn.train", *arguments],
+        env=session.variables,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 400
+    while not list(tmp_path.glob("mask_rcnn_test_[0-9]*.h5")) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "Interrupted. The last model is" in " ".join(errors.split())
+    assert "Traceback" not in errors
+    read_model(next(tmp_path.glob("mask_rcnn_test_[0-9]*.h5")))
+    assert not list(tmp_path.glob("*.part"))
+
+
+def copy_of(images, tmp_path):
+    return shutil.copytree(images, tmp_path / "images")
+
+
+def first(folder, pattern):
+    return next(iter(sorted(folder.glob(pattern))))
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"training_dataset": "/nowhere"}, "does not exist"),
+        ({"classes": "building"}, "tank"),
+        ({"classes": "building,tank,tree"}, "tree"),
+        ({"classes": "building,tank,tank"}, "more than once"),
+        ({"images_min_dim": 100}, "multiple of 64"),
+        ({"images_min_dim": 128}, "larger than"),
+        ({"gpu_count": 99}, "devices"),
+        ({"model": "/nowhere.h5"}, "/nowhere.h5"),
+        ({"backbone": "resnet50", "model": "TINY"}, "backbone=resnet18"),
+        ({"logs": "/proc/logs"}, "can't be written"),
+        ({"name": "a/b"}, "file name"),
+    ],
+)
+def test_bad_options_are_explained_before_any_work(session, images, tmp_path, tiny_model, options, text):
+    options = {name: tiny_model if value == "TINY" else value for name, value in options.items()}
+    logs = Path(options.pop("logs", tmp_path / "logs"))
+    assert text in fails(session, images, logs, **options)
+
+
+def test_bad_files_are_named(session, images, tmp_path):
+    folder = copy_of(images, tmp_path)
+    mask = first(folder, "scene_0/*.png")
+    with rasterio.open(mask, "w", driver="PNG", height=10, width=10, count=1, dtype="uint8") as file:
+        file.write(np.ones((1, 10, 10), np.uint8))
+    assert mask.name in fails(session, folder, tmp_path / "logs")
+    mask.unlink()
+    image = folder / "scene_1" / "scene_1.tif"
+    content = image.read_bytes()
+    image.write_bytes(content[: len(content) // 2])
+    assert "scene_1.tif" in fails(session, folder, tmp_path / "logs")
+    image.unlink()
+    assert "scene_1" in fails(session, folder, tmp_path / "logs")
+    shutil.rmtree(folder)
+    folder.mkdir()
+    assert str(folder) in fails(session, folder, tmp_path / "logs")
+
+
+def test_without_resizing_images_must_be_of_one_size(session, images, tmp_path):
+    folder = copy_of(images, tmp_path)
+    assert "multiples of 64" in fails(session, folder, tmp_path / "logs", "-n")
+    write_geotiff(
+        folder / "scene_0" / "scene_0.tif", draw_scene(height=64, width=96, objects=0, seed=1).image
+    )
+    for mask in folder.glob("scene_0/*.png"):
+        mask.unlink()
+    assert "one size" in fails(session, folder, tmp_path / "logs", "-n")
+
+
+def test_a_file_that_is_no_model_is_refused(session, images, tmp_path):
+    (tmp_path / "notes.h5").write_text("no model")
+    assert "notes.h5" in fails(session, images, tmp_path / "logs", model=tmp_path / "notes.h5")
+
+
+def test_models_of_an_earlier_run_stay_unless_overwriting_is_allowed(session, images, tmp_path):
+    (tmp_path / "mask_rcnn_test_7.h5").write_text("precious")
+    assert "--overwrite" in train(session, images, tmp_path, check=False)
+    assert (tmp_path / "mask_rcnn_test_7.h5").read_text() == "precious"
