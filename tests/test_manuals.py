@@ -1,0 +1,95 @@
+"""The manuals: their examples run as they stand (on less data), and the HTML is that of the Markdown."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import from_origin
+
+from drawing import draw_scene, write_training_directory
+
+sys.path.append(str(Path(__file__).parents[1] / "docs"))
+from manuals_to_html import MANUALS, to_html
+
+# What makes the examples quick; everything else is run as it is printed.
+SMALLER = {
+    r"epochs=20": "epochs=1",
+    r"small_20\.h5": "small_1.h5",
+    r"steps_per_epoch=200": "steps_per_epoch=1 validation_steps=1",
+    r"images_max_dim=256": "images_max_dim=64 images_min_dim=64",
+}
+MODEL_CODE = """
+import sys
+import keras
+from maskrcnn.config import ModelConfig
+from maskrcnn.network.layout import legacy_layout
+from maskrcnn.network.model import build_network
+from maskrcnn.weights import save_model
+path, bands, *classes = sys.argv[1:]
+config = ModelConfig(classes=tuple(classes), backbone="resnet18", image_shape=(64, 64),
+                     proposal_candidates=200,
+                     band_mean=(100.0,) * int(bands), band_scale=(50.0,) * int(bands), proposals_detection=20)
+save_model(path, legacy_layout(build_network(config)), config)
+"""
+
+
+def examples(module):
+    """The blocks of shell commands in a manual's examples."""
+    (manual,) = [path for path in MANUALS if path.stem == module]
+    text = manual.read_text(encoding="utf-8").split("## EXAMPLES")[1]
+    return re.findall(r"```sh\n(.*?)```", text, flags=re.S)
+
+
+def run_examples(session, module, folder):
+    blocks = examples(module)
+    assert blocks
+    for block in blocks:
+        for pattern, smaller in SMALLER.items():
+            block = re.sub(pattern, smaller, block)
+        done = subprocess.run(
+            ["bash", "-e", "-c", block], cwd=folder, env=session.variables, capture_output=True, text=True
+        )
+        assert done.returncode == 0, block + done.stdout + done.stderr
+
+
+def test_examples_of_train_run(session, installed, tmp_path):
+    for number in range(4):
+        scene = draw_scene(height=96, width=96, objects=6, seed=number)
+        write_training_directory(tmp_path / "training", f"scene_{number}", scene)
+    run_examples(session, "i.ann.maskrcnn.train", tmp_path)
+    assert (tmp_path / "logs" / "mask_rcnn_small_1.h5").exists()
+    assert (tmp_path / "logs" / "mask_rcnn_other_1.h5").exists()
+
+
+def test_examples_of_detect_run(session, installed, tmp_path):
+    session.run("g.region", "n=5550064", "s=5550000", "w=460000", "e=460064", "res=1")
+    for name in ("ortho.red", "ortho.green", "ortho.blue", "may.red", "may.green", "may.blue", "may.nir"):
+        session.calc(f"{name} = int(rand(0, 255))")
+    for name, bands, classes in (("city_200", 3, ("building", "tree")), ("fields_50", 4, ("field",))):
+        session.python(MODEL_CODE, str(tmp_path / f"mask_rcnn_{name}.h5"), str(bands), *classes)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    image = draw_scene(height=64, width=64, objects=3, seed=1).image
+    transform = from_origin(460000, 5550064, 1, 1)
+    with rasterio.open(
+        photos / "a.jpg", "w", driver="JPEG", height=64, width=64, count=3, dtype="uint8"
+    ) as file:
+        file.write(np.moveaxis(image, -1, 0))
+    (photos / "a.jgw").write_text(f"1\n0\n0\n-1\n{transform.c + 0.5}\n{transform.f - 0.5}\n")
+    # the third example writes the same maps as the first
+    session.variables["GRASS_OVERWRITE"] = "1"
+    run_examples(session, "i.ann.maskrcnn.detect", tmp_path)
+    assert {"building", "tree", "may_field", "may_instances"} <= session.maps()
+
+
+@pytest.mark.parametrize("manual", MANUALS, ids=lambda path: path.stem)
+def test_html_is_up_to_date(manual):
+    assert manual.with_suffix(".html").read_text(encoding="utf-8") == to_html(
+        manual.read_text(encoding="utf-8")
+    ), "run docs/manuals_to_html.py"
