@@ -39,8 +39,8 @@ class DenseParts:
 
     Attributes:
         features: images (B, H, W, bands) float32 -> [P2, P3, P4, P5, P6, logits (B, A, 2), deltas (B, A, 4)]
-        box_head: (B * proposals, 7, 7, 256) float32 -> logits (B * proposals, K) and deltas (.., K, 4)
-        mask_head: (MASK_CHUNK, 14, 14, 256) float32 -> probabilities (MASK_CHUNK, 28, 28, K)
+        box_head: (B * proposals, 7, 7, channels) float32 -> logits (B * proposals, K) and deltas (.., K, 4)
+        mask_head: (MASK_CHUNK, 14, 14, channels) float32 -> probabilities (MASK_CHUNK, 28, 28, K)
     """
 
     features: Callable

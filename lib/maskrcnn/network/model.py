@@ -76,7 +76,7 @@ class MaskRCNN(keras.Model):
         """Class and box of each region.
 
         Args:
-            cells: (B, cells, 256), P2 to P5 as `pyramid_cells` flattens them.
+            cells: (B, cells, channels), P2 to P5 as `pyramid_cells` flattens them.
             rois: (B, n, 4) float32, normalised.
             image_shape: (height, width) of the images, pixels.
 
@@ -99,12 +99,12 @@ class MaskRCNN(keras.Model):
 
 
 def pyramid_cells(pyramid):
-    """P2 to P5 of [P2..P6] in one row, (B, cells, 256), from which regions are pooled."""
+    """P2 to P5 of [P2..P6] in one row, (B, cells, channels), from which regions are pooled."""
     return flatten_pyramid(pyramid[:4])
 
 
 def pool_rows(cells, rois, size: int, image_shape, first_cell=0):
-    """Pooled features of all regions in one row, (B * n, size, size, channels); see `roi_pooling.pool_flat`."""
+    """Pooled features of all regions in one row, (B * n, size, size, channels); see `pool_flat`."""
     shapes = [(image_shape[0] // stride, image_shape[1] // stride) for stride in STRIDES[:4]]
     pooled = pool_flat(cells, shapes, rois, size, image_shape, first_cell)
     return ops.reshape(pooled, (-1, size, size, cells.shape[-1]))
