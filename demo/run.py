@@ -69,7 +69,7 @@ def main():
     print("4. Detecting in the other scene")
     grass(
         "i.ann.maskrcnn.detect",
-        *(f"band{band}=scene.{band}" for band in (1, 2, 3)),
+        *(f"band{number}=scene.{colour}" for number, colour in enumerate(("red", "green", "blue"), 1)),
         f"model={OUTPUT / 'logs' / 'mask_rcnn_demo_5.h5'}",
         "tile_size=256",
         "overlap=64",

@@ -42,10 +42,6 @@ def use_devices(count: int) -> contextlib.AbstractContextManager:
     if count == 1:
         return contextlib.nullcontext()
     backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow
-
-        return tensorflow.distribute.MirroredStrategy(devices[:count]).scope()
     if backend == "jax":
         import jax
 
@@ -53,6 +49,6 @@ def use_devices(count: int) -> contextlib.AbstractContextManager:
             devices=jax.devices()[:count], auto_shard_dataset=False
         ).scope()
     raise DeviceError(
-        f"gpu_count={count} needs the Keras backend jax or tensorflow; the configured one, {backend}, "
-        "trains on one device. Set KERAS_BACKEND=jax"
+        f"gpu_count={count} needs the Keras backend jax; the configured one, {backend}, trains on one. "
+        "Set KERAS_BACKEND=jax"
     )

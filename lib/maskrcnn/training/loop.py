@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,6 +47,17 @@ class TrainingResult:
     interrupted: bool
 
 
+@dataclass(frozen=True)
+class Run:
+    """What all epochs of a run share."""
+
+    model: TrainingNetwork
+    config: ModelConfig
+    feed: Feed
+    settings: TrainingSettings
+    reporter: Reporter
+
+
 def run_epochs(
     network: keras.Model,
     config: ModelConfig,
@@ -58,6 +69,9 @@ def run_epochs(
 ) -> TrainingResult:
     """Train a network; a model file, a table row and the learning curve are written after each epoch.
 
+    Batches go to Keras one by one and not through `fit`: on TensorFlow that would read them with tf.data,
+    whose generators set malloc so that each step spends 40 % of its time on getting and returning memory.
+
     Args:
         feed: batches by number, counted from 0 over the whole run for training; called from several threads.
         first_epoch: above 1, the run goes on from the state saved after the epoch before.
@@ -65,35 +79,97 @@ def run_epochs(
     Raises:
         MaskRCNNError: the loss is no longer a number.
     """
-    model = TrainingNetwork(network)
-    result = TrainingResult(last_epoch=first_epoch - 1, interrupted=False)
-    for stage in plan_stages(settings.epochs, staged=settings.staged):
-        if stage.last < first_epoch:
-            continue
-        start = max(stage.first, first_epoch)
-        set_trainable(network, stage.layers, settings.train_batch_norm)
-        optimizer = make_optimizer(settings, stage)
-        model.compile(optimizer=optimizer, jit_compile=_compiles_with_xla())
-        optimizer.build(model.trainable_variables)  # else `fit` would spend the first batch on it
-        if start > stage.first:
-            state.restore_optimizer(settings.state_path, optimizer)
-        record = EpochRecord(model, config, settings, stage, feed, reporter)
-        first_step = (start - 1) * settings.steps_per_epoch
-        try:
-            with Prefetcher(feed.training_batch, start=first_step, workers=settings.workers) as batches:
-                model.fit(
-                    as_samples(batches),
-                    initial_epoch=start - 1,
-                    epochs=stage.last,
-                    steps_per_epoch=settings.steps_per_epoch,
-                    callbacks=[record],
-                    shuffle=False,
-                    verbose=0,
-                )
-        except KeyboardInterrupt:
-            return TrainingResult(last_epoch=max(record.last_epoch, result.last_epoch), interrupted=True)
-        result = TrainingResult(last_epoch=record.last_epoch, interrupted=False)
-    return result
+    run = Run(TrainingNetwork(network), config, feed, settings, reporter)
+    last_epoch = first_epoch - 1
+    first_step = last_epoch * settings.steps_per_epoch
+    try:
+        with Prefetcher(feed.training_batch, start=first_step, workers=settings.workers) as batches:
+            for stage in plan_stages(settings.epochs, staged=settings.staged):
+                if stage.last < first_epoch:
+                    continue
+                start = max(stage.first, first_epoch)
+                begin_stage(run, stage, resumed=start > stage.first)
+                for epoch in range(start, stage.last + 1):
+                    train_epoch(run, stage, epoch, batches, compiling=epoch == start)
+                    last_epoch = epoch
+    except KeyboardInterrupt:
+        return TrainingResult(last_epoch, interrupted=True)
+    return TrainingResult(last_epoch, interrupted=False)
+
+
+def begin_stage(run: Run, stage: Stage, *, resumed: bool) -> None:
+    """Set which layers are trained, and compile the step with a new or the saved optimiser."""
+    set_trainable(run.model.network, stage.layers, run.settings.train_batch_norm)
+    optimizer = make_optimizer(run.settings, stage)
+    # XLA trains slower than TensorFlow's own graphs on a CPU; JAX is always compiled, torch never
+    run.model.compile(optimizer=optimizer, jit_compile=keras.backend.backend() == "jax")
+    optimizer.build(run.model.trainable_variables)
+    if resumed:
+        state.restore_optimizer(run.settings.state_path, optimizer)
+
+
+def train_epoch(run: Run, stage: Stage, epoch: int, batches: Prefetcher, *, compiling: bool) -> None:
+    """Train for an epoch, validate, and keep what it gave. compiling: its first step takes far longer."""
+    settings, reporter = run.settings, run.reporter
+    steps, total = settings.steps_per_epoch, settings.steps_per_epoch * settings.epochs
+    sums = defaultdict(float)
+    started = told = time.monotonic()
+    timed_from = (0, started)  # number of steps that were done, and when
+    for step in range(1, steps + 1):
+        losses = run.model.train_on_batch(next(batches), return_dict=True)
+        for name, value in losses.items():
+            sums[name] += float(value)
+        if not math.isfinite(sums["loss"]):
+            raise MaskRCNNError(
+                f"The loss is no longer a number in epoch {epoch}. Start from a model, or lower the learning "
+                f"rate. The last good model is that of epoch {epoch - 1}"
+            )
+        done = (epoch - 1) * steps + step
+        reporter.percent(done, total)
+        now = time.monotonic()
+        if compiling and step == 1:
+            timed_from = (1, now)
+        elif now - told > MESSAGE_SECONDS:
+            told = now
+            reporter.message(
+                f"Epoch {epoch}/{settings.epochs}, step {step}/{steps}: loss {sums['loss'] / step:.3f}, "
+                f"{_pace(timed_from, step, now, settings, total - done)}"
+            )
+    pace = _pace(timed_from, steps, time.monotonic(), settings, total - epoch * steps)
+    losses = {name: value / steps for name, value in sums.items()}
+    losses |= {f"val_{name}": value for name, value in validate(run).items()}
+    row = {
+        "epoch": epoch,
+        "stage": stage.layers,
+        "learning_rate": float(keras.ops.convert_to_numpy(run.model.optimizer.learning_rate)),
+        "seconds": time.monotonic() - started,
+    }
+    keep_epoch(run, epoch, row | losses)
+    details = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
+    reporter.message(
+        f"Epoch {epoch}/{settings.epochs} ({stage.layers}): {details}; {pace}. "
+        f"Saved {settings.model_path(epoch)}"
+    )
+
+
+def validate(run: Run) -> dict[str, float]:
+    """Mean losses over the validation batches, by name; none without such batches."""
+    steps = run.feed.validation_steps
+    sums = defaultdict(float)
+    with Prefetcher(run.feed.validation_batch, stop=steps, workers=run.settings.workers) as batches:
+        for batch in batches:
+            for name, value in run.model.test_on_batch(batch, return_dict=True).items():
+                sums[name] += float(value)
+    return {name: value / steps for name, value in sums.items()}
+
+
+def keep_epoch(run: Run, epoch: int, row: dict) -> None:
+    """Write model, state, table row and curve of an epoch."""
+    settings, layout = run.settings, legacy_layout(run.model.network)
+    save_model(settings.model_path(epoch), layout, run.config, extra=row)
+    state.save_state(settings.state_path, layout, run.config, epoch, run.model.optimizer)
+    log.write_row(settings.table_path, row)
+    log.draw_curve(settings.table_path, settings.curve_path)
 
 
 def make_optimizer(settings: TrainingSettings, stage: Stage) -> keras.optimizers.Optimizer:
@@ -111,7 +187,7 @@ class WarmUpCosine(keras.optimizers.schedules.LearningRateSchedule):
     """A linear rise to `peak`, times half a cosine down to `FINAL_RATE` of it over `steps`.
 
     Keras' own `CosineDecay` does the same with branches, and a schedule is traced once per variable: with it,
-    TensorFlow's graph of a training step has three times the nodes.
+    tracing a training step takes TensorFlow half as long again.
     """
 
     def __init__(self, peak: float, steps: int):
@@ -128,104 +204,13 @@ class WarmUpCosine(keras.optimizers.schedules.LearningRateSchedule):
         return {"peak": self.peak, "steps": self.steps}
 
 
-def _compiles_with_xla():
-    """XLA trains slower than TensorFlow's own graphs on a CPU; JAX is always compiled, torch never."""
-    return keras.backend.backend() == "jax"
-
-
-def as_samples(batches: Iterable[dict]) -> Iterator[tuple[dict]]:
-    """Batches as Keras takes them from a generator: without labels beside."""
-    for batch in batches:
-        yield (batch,)
-
-
-class EpochRecord(keras.callbacks.Callback):
-    """Tells about the progress, and keeps model, state, table row and curve of each epoch."""
-
-    def __init__(self, model, config, settings, stage, feed, reporter):
-        super().__init__()
-        self.network = model.network
-        self.config = config
-        self.settings = settings
-        self.stage = stage
-        self.feed = feed
-        self.reporter = reporter
-        self.last_epoch = 0
-        self.epoch_number = stage.first
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch_number = epoch + 1
-        self.epoch_started = self.told = time.monotonic()
-        self.paced_from = (0, self.epoch_started)  # steps done and when
-
-    def on_train_batch_end(self, batch, logs=None):
-        steps, total = self.settings.steps_per_epoch, self.settings.epochs * self.settings.steps_per_epoch
-        done = (self.epoch_number - 1) * steps + batch + 1
-        self.reporter.percent(done, total)
-        now = time.monotonic()
-        if batch == 0 and self.epoch_number == self.stage.first:
-            self.paced_from = (1, now)  # the first step compiles, which says nothing about the others
-        elif now - self.told > MESSAGE_SECONDS:
-            self.told = now
-            per_step = self._seconds_per_step(batch + 1, now)
-            self.reporter.message(
-                f"Epoch {self.epoch_number}/{self.settings.epochs}, step {batch + 1}/{steps}: "
-                f"loss {float(logs['loss']):.3f}, {self._pace(per_step)}, "
-                f"{_duration(per_step * (total - done))} left"
-            )
-            self._check(logs["loss"])
-
-    def on_epoch_end(self, epoch, logs=None):
-        self._check(logs["loss"])
-        now, steps = time.monotonic(), self.settings.steps_per_epoch
-        seconds, per_step = now - self.epoch_started, self._seconds_per_step(steps, now)
-        number, settings = epoch + 1, self.settings
-        losses = {name: float(value) for name, value in logs.items()} | self._validation_losses()
-        layout = legacy_layout(self.network)
-        save_model(
-            settings.model_path(number),
-            layout,
-            self.config,
-            extra={"epoch": number, "stage": self.stage.layers, "losses": losses},
-        )
-        state.save_state(settings.state_path, layout, self.config, number, self.model.optimizer)
-        row = {
-            "epoch": number,
-            "stage": self.stage.layers,
-            "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
-            "seconds": seconds,
-        }
-        log.write_row(settings.table_path, {**row, **losses})
-        log.draw_curve(settings.table_path, settings.curve_path)
-        self.last_epoch = number
-        details = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
-        self.reporter.message(
-            f"Epoch {number}/{settings.epochs} ({self.stage.layers}): {details}; "
-            f"{self._pace(per_step)}, {_duration(per_step * steps * (settings.epochs - number))} left. "
-            f"Saved {settings.model_path(number)}"
-        )
-
-    def _validation_losses(self):
-        steps = self.feed.validation_steps
-        if not steps:
-            return {}
-        with Prefetcher(self.feed.validation_batch, stop=steps, workers=self.settings.workers) as batches:
-            losses = self.model.evaluate(as_samples(batches), steps=steps, verbose=0, return_dict=True)
-        return {f"val_{name}": float(value) for name, value in losses.items()}
-
-    def _seconds_per_step(self, done, now):
-        first, started = self.paced_from
-        return (now - started) / (done - first) if done > first else now - self.epoch_started
-
-    def _pace(self, seconds_per_step):
-        return f"{seconds_per_step:.2f} s/step, {self.settings.batch_size / seconds_per_step:.1f} images/s"
-
-    def _check(self, loss):
-        if not math.isfinite(float(loss)):
-            raise MaskRCNNError(
-                f"The loss is no longer a number in epoch {self.epoch_number}. Start from a model, or lower "
-                f"learning_rate; the last good one is that of epoch {self.epoch_number - 1}"
-            )
+def _pace(timed_from, done, now, settings, left):
+    """Seconds per step, images per second and time left, as text."""
+    first, started = timed_from
+    if done == first:
+        return "time left not known yet"
+    per_step = (now - started) / (done - first)
+    return f"{per_step:.2f} s/step, {settings.batch_size / per_step:.1f} images/s, {_duration(per_step * left)} left"
 
 
 def _duration(seconds):
