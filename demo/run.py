@@ -48,6 +48,7 @@ def main():
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".git", OUTPUT.name, "*cache*"))
     grass("g.extension", "extension=i.ann.maskrcnn", f"url={source}", check=False)
     grass("r.in.gdal", f"input={OUTPUT / 'scene.tif'}", "output=scene")
+    grass("g.region", "raster=scene.red")
 
     print("3. Training a small network")
     grass(

@@ -210,7 +210,8 @@ def _pace(timed_from, done, now, settings, left):
     if done == first:
         return "time left not known yet"
     per_step = (now - started) / (done - first)
-    return f"{per_step:.2f} s/step, {settings.batch_size / per_step:.1f} images/s, {_duration(per_step * left)} left"
+    images, time_left = settings.batch_size / per_step, _duration(per_step * left)
+    return f"{per_step:.2f} s/step, {images:.1f} images/s, {time_left} left"
 
 
 def _duration(seconds):
