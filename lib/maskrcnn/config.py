@@ -60,7 +60,8 @@ class ModelConfig:
             )
         if len(self.band_mean) != len(self.band_scale) or not self.band_mean or 0 in self.band_scale:
             raise ValueError(
-                f"Expected a mean and a non-zero scale for each band, received {self.band_mean} and {self.band_scale}"
+                "Expected a mean and a non-zero scale for each band, "
+                f"received {self.band_mean} and {self.band_scale}"
             )
 
     @property
