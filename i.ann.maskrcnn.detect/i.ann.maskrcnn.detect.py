@@ -30,6 +30,12 @@
 # % description: World files (.tfw, .jgw, .pgw, .wld) or .aux.xml files; each image must have one
 # % guisection: Input
 # %end
+# %flag
+# % key: k
+# % label: Run the network with Keras only
+# % description: By default OpenVINO runs it where that is installed and Keras has no GPU
+# % guisection: Detection
+# %end
 # %option G_OPT_R_INPUTS
 # % key: band1
 # % label: Raster map of the first band (red), one for each scene

@@ -63,9 +63,11 @@ def _run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     for source in request.sources:
         if warning := pixel_size_warning(source, request.config, request.outputs.resolution):
             gs.warning(warning)
-    use_threads(int(options["nprocs"] or 0))
+    threads = int(options["nprocs"] or 0)
+    use_threads(threads)
     gs.message(describe(request))
-    detector = load_detector(request.model, request.config)
+    detector, runtime = load_detector(request.model, request.config, keras_only=flags["k"], threads=threads)
+    gs.message(f"The network runs on {runtime}")
     with TemporaryMaps() as temporary:
         for name in remove_abandoned():
             gs.verbose(f"Removed <{name}>, left behind by a process that was killed")
@@ -217,11 +219,15 @@ def find_files(
     return sources, unusable
 
 
-def load_detector(model: ModelFile, config: ModelConfig):
-    """The network with the file's weights, ready for tiles; imports Keras."""
+def load_detector(model: ModelFile, config: ModelConfig, *, keras_only: bool = False, threads: int = 0):
+    """The network with the file's weights, ready for tiles, and what runs it; imports Keras.
+
+    keras_only, threads: see `choose_parts`.
+    """
     from maskrcnn.network.inference import Detector
     from maskrcnn.network.layout import legacy_layout
     from maskrcnn.network.model import build_network
+    from maskrcnn.network.openvino import choose_parts
     from maskrcnn.weights import load_weights
 
     network = build_network(config)
@@ -230,7 +236,8 @@ def load_detector(model: ModelFile, config: ModelConfig):
         raise ModelFileError(
             f"Model file {model.path} is no complete model: it lacks the layers {', '.join(load.missing[:8])}"
         )
-    return Detector(network)
+    parts, runtime = choose_parts(network, keras_only=keras_only, threads=threads)
+    return Detector(network, parts), runtime
 
 
 def use_threads(count: int) -> None:

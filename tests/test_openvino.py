@@ -1,0 +1,162 @@
+"""OpenVINO in place of Keras: the same numbers, the same detections, and Keras where it can't be used."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from grass_session import create_mapset, open_session
+from maskrcnn.config import ModelConfig
+from maskrcnn.network.inference import MASK_CHUNK, Detector, compiled_parts
+from maskrcnn.network.model import build_network
+from maskrcnn.network.openvino import choose_parts, gpu_in_use, openvino_parts, openvino_version
+
+pytest.importorskip("openvino")
+
+SHAPE = (128, 192)
+TOLERANCE = 1e-4  # of the largest value; measured: 5e-6
+
+
+@pytest.fixture(scope="module")
+def network():
+    """ResNet18 whose normalisations do something, with a few dozen detections in noise."""
+    keras.utils.set_random_seed(5)
+    config = ModelConfig(
+        classes=("house", "tree"),
+        backbone="resnet18",
+        image_shape=SHAPE,
+        anchor_scales=(8, 16, 32, 64, 128),
+        proposal_candidates=300,
+        proposals_detection=60,
+        max_detections=40,
+    )
+    network = build_network(config)
+    random = np.random.default_rng(5)
+    for model in (network.backbone, network.box_head, network.mask_head):
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                for variable, low in (
+                    *((layer.gamma, 0.5), (layer.moving_variance, 0.5)),
+                    *((layer.beta, -0.5), (layer.moving_mean, -0.5)),
+                ):
+                    variable.assign(random.uniform(low, low + 1, variable.shape))
+    logits = network.box_head.get_layer("mrcnn_class_logits")
+    logits.kernel.assign(ops.convert_to_numpy(logits.kernel) * 20)
+    rpn = network.rpn.get_layer("rpn_bbox_pred")
+    rpn.kernel.assign(ops.convert_to_numpy(rpn.kernel) * 0.01)  # else all boxes would reach to the border
+    return network
+
+
+@pytest.fixture(scope="module")
+def parts(network):
+    return openvino_parts(network, precision="f32")
+
+
+@pytest.fixture(scope="module")
+def keras_parts(network):
+    return compiled_parts(network)
+
+
+def images(count, shape=SHAPE, seed=1):
+    return np.random.default_rng(seed).normal(size=(count, *shape, 3)).astype(np.float32)
+
+
+def arrays(values):
+    return [np.array(ops.convert_to_numpy(value)) for value in keras.tree.flatten(values)]
+
+
+def assert_near(found, expected):
+    assert len(found) == len(expected)
+    for mine, other in zip(found, expected, strict=True):
+        assert mine.shape == other.shape and mine.dtype == np.float32
+        assert np.abs(mine - other).max() <= TOLERANCE * np.abs(other).max()
+
+
+@pytest.mark.parametrize("shape", [(1, *SHAPE), (2, 64, 64)])
+def test_features_of_any_batch_are_those_of_keras(parts, keras_parts, shape):
+    batch = images(shape[0], shape[1:])
+    assert_near(arrays(parts.features(batch)), arrays(keras_parts.features(batch)))
+
+
+@pytest.mark.parametrize(("head", "rows", "size"), [("box_head", 60, 7), ("mask_head", MASK_CHUNK, 14)])
+def test_heads_are_those_of_keras(network, parts, keras_parts, head, rows, size):
+    channels = network.feature_pyramid.outputs[0].shape[-1]
+    pooled = np.random.default_rng(2).normal(size=(rows, size, size, channels)).astype(np.float32)
+    expected = arrays(getattr(keras_parts, head)(pooled))
+    assert_near(arrays(getattr(parts, head)(pooled)), expected)
+    assert min(np.ptp(value) for value in expected) > 0.01  # there is something to compare
+
+
+def test_detections_are_those_of_keras(network, parts, keras_parts):
+    mine, keras_only = Detector(network, parts), Detector(network, keras_parts)
+    batches = [images(2, seed=seed) for seed in (1, 2)]
+    found = [one for batch in batches for one in mine(batch)]  # all before the first is looked at
+    expected = [one for batch in batches for one in keras_only(batch)]
+    assert all(len(one.scores) > 5 for one in expected)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one.class_ids, other.class_ids)
+        np.testing.assert_allclose(one.boxes, other.boxes, atol=1)  # a half may round to either side
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
+        np.testing.assert_allclose(one.masks, other.masks, atol=1e-3)
+
+
+def test_threads_and_precision_are_those_asked_for(network):
+    part = openvino_parts(network, threads=1, precision="f32").mask_head
+    channels = network.feature_pyramid.outputs[0].shape[-1]
+    part(np.zeros((MASK_CHUNK, 14, 14, channels), np.float32))
+    (request,) = part._requests.values()
+    compiled = request.get_compiled_model()
+    assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
+
+
+def test_unknown_layers_are_named(network):
+    class Noise(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs
+
+    other = build_network(network.config)
+    head = other.mask_head
+    other.mask_head = keras.Model(head.input, Noise()(head.output))
+    with pytest.raises(ValueError, match="Noise"):
+        openvino_parts(other)
+
+
+@pytest.mark.skipif(gpu_in_use(), reason="a GPU is faster than OpenVINO")
+def test_openvino_is_chosen_by_itself(network):
+    assert choose_parts(network)[1].startswith(f"OpenVINO {openvino_version()}, ")
+
+
+def test_keras_is_used_when_asked_for_or_alone(network, keras_parts, monkeypatch):
+    channels = network.feature_pyramid.outputs[0].shape[-1]
+    pooled = np.random.default_rng(3).normal(size=(4, 14, 14, channels)).astype(np.float32)
+    expected = ops.convert_to_numpy(keras_parts.mask_head(pooled))
+    asked_for, runtime = choose_parts(network, keras_only=True)
+    monkeypatch.setitem(sys.modules, "openvino", None)  # importing it now fails
+    alone, same_runtime = choose_parts(network)
+    assert runtime == same_runtime and runtime.startswith("Keras on ")
+    for parts in (asked_for, alone):
+        np.testing.assert_array_equal(ops.convert_to_numpy(parts.mask_head(pooled)), expected)
+
+
+def test_the_module_uses_openvino_unless_told_otherwise(project, installed, grass_folder, tiny_model):
+    create_mapset(project, "runtimes")
+    session = open_session(project, "runtimes", installed, grass_folder)
+    session.variables["PYTHONPATH"] = session.variables["PYTHONPATH"].split(":")[-1]
+    session.run("g.region", "n=64", "s=0", "w=0", "e=64", "res=1")
+    session.calc("band = int(127 + 127 * sin(row() * 7) * cos(col() * 11))")
+    bands = ("band1=band", "band2=band", "band3=band", "confidence=0", "format=json")
+    runs = [
+        session.run("i.ann.maskrcnn.detect", *flags, *bands, f"model={tiny_model}", "--overwrite")
+        for flags in (("nprocs=1",), ("-k",))
+    ]
+    classes = [json.loads(run.stdout)["classes"] for run in runs]
+    assert sum(classes[0].values()) > 0 and classes[0] == classes[1]
+    messages = [" ".join(run.stderr.split()) for run in runs]
+    assert gpu_in_use() or "The network runs on OpenVINO" in messages[0]
+    assert "The network runs on Keras on" in messages[1]
