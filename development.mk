@@ -20,8 +20,18 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 demo: grass $(DEMO_READY)
 	python demo/run.py
 
+# The network's own tests, which run on every backend
+NETWORK_TESTS = $(addprefix tests/test_,boxes.py detections.py legacy_numbers.py losses.py network.py nms.py \
+  proposals.py roi_pooling.py targets.py)
+PYTEST = python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile $(PYTEST_ARGS)
+
 test: grass $(TEST_READY) lint
-	python -m pytest -m "not slow and not gpu" $(PYTEST_ARGS)
+	KERAS_BACKEND=jax $(PYTEST) $(NETWORK_TESTS)
+	KERAS_BACKEND=torch $(PYTEST) $(NETWORK_TESTS)
+	$(PYTEST)
+
+bench: $(TEST_READY)
+	python benchmarks/detection.py $(BENCH_ARGS)
 
 lint: $(TEST_READY)
 	ruff check .
