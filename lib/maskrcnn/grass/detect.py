@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -68,6 +69,8 @@ def _run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     gs.message(describe(request))
     detector, runtime = load_detector(request.model, request.config, keras_only=flags["k"], threads=threads)
     gs.message(f"The network runs on {runtime}")
+    # else masks would be computed for all the detections that are too uncertain, most of the time
+    detector = functools.partial(detector, confidence=request.settings.confidence)
     with TemporaryMaps() as temporary:
         for name in remove_abandoned():
             gs.verbose(f"Removed <{name}>, left behind by a process that was killed")
