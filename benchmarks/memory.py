@@ -2,7 +2,7 @@
 
 Run it in GRASS with the addon installed, on maps <name>.red, <name>.green, <name>.blue:
 
-    grass PROJECT/MAPSET --exec python benchmarks/memory.py MODEL PICTURE NAME ... [-- tile_size=1024 ...]
+    grass PROJECT/MAPSET --exec python benchmarks/memory.py MODEL PICTURE NAME ... [tile_size=1024 ...]
 
 Prints a markdown table with the peak of the module itself (reading, network, merging, writing; the GRASS
 modules that make vector maps afterwards are processes of their own) and draws memory over time.
@@ -49,11 +49,8 @@ def measure(name: str, model: str, options: list[str]) -> tuple[dict, list[tuple
 
 
 def main(arguments: list[str]) -> None:
-    options = []
-    if "--" in arguments:
-        split = arguments.index("--")
-        arguments, options = arguments[:split], arguments[split + 1 :]
-    model, picture, *names = arguments
+    options = [argument for argument in arguments if "=" in argument]
+    model, picture, *names = (argument for argument in arguments if "=" not in argument)
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
     print("| scene | cells | tiles | objects | minutes | network, share of the time | peak MB |")
