@@ -8,7 +8,8 @@ Prints a Markdown table of medians and ratios, and saves it as CSV. The steps, e
 
 Weights and pixels are random, so the confidence is set to where --detections of a tile survive: the number of
 masks is that of a scene with as many objects. Steps and runtimes take turns, so other work on the machine
-slows all of them alike.
+slows all of them alike. Processor seconds (of all threads, in brackets) depend less on that work than elapsed
+seconds do, but mean nothing on a GPU.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ STEPS = ("network", "detector", "tile")
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table; medians in seconds per tile."""
+    """One line of the table; medians per tile in elapsed seconds and, cpu, in processor seconds."""
 
     backbone: str
     size: int  # side of the tile, pixels
@@ -55,6 +56,9 @@ class Row:
     network: float
     detector: float
     tile: float
+    network_cpu: float
+    detector_cpu: float
+    tile_cpu: float
     detections: int
     repeats: int
 
@@ -91,20 +95,26 @@ def measure(backbone: str, size: int, precision: str, arguments) -> list[Row]:
     counts = {}
     for repeat in range(arguments.repeats + 1):
         for runtime, step in times:
-            start = time.perf_counter()
+            start, start_cpu = time.perf_counter(), time.process_time()
             result = steps[runtime][step]()
             if repeat:  # the first call compiles
-                times[runtime, step].append(time.perf_counter() - start)
+                spent = time.perf_counter() - start, time.process_time() - start_cpu
+                times[runtime, step].append(spent)
             if step == "detector":
                 counts[runtime] = result
     return [
         Row(
-            **{step: round(statistics.median(times[runtime, step]), 4) for step in STEPS},
+            **{step: median(times[runtime, step], 0) for step in STEPS},
+            **{f"{step}_cpu": median(times[runtime, step], 1) for step in STEPS},
             **{"backbone": backbone, "size": size, "precision": precision, "runtime": runtime},
             **{"detections": counts[runtime], "repeats": arguments.repeats},
         )
         for runtime in steps
     ]
+
+
+def median(spent: list[tuple[float, float]], index: int) -> float:
+    return round(statistics.median(pair[index] for pair in spent), 3)
 
 
 def surviving(detector: Detector, images: np.ndarray, count: int) -> float:
@@ -151,14 +161,14 @@ def table(rows: list[Row]) -> str:
         "| Keras / this | detections |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    keras_tile = {(row.backbone, row.size, row.precision): row.tile for row in rows if row.runtime == "keras"}
+    bases = {(row.backbone, row.size, row.precision): row for row in rows if row.runtime == "keras"}
     for row in rows:
-        base = keras_tile.get((row.backbone, row.size, row.precision))
-        lines.append(
-            f"| {row.backbone} | {row.size} | {row.precision} | {row.runtime} | {row.network:.2f} | "
-            f"{row.detector:.2f} | {row.tile:.2f} | {row.tile / row.network:.2f} | "
-            f"{f'{base / row.tile:.2f}' if base else ''} | {row.detections} |"
-        )
+        base = bases.get((row.backbone, row.size, row.precision), row)
+        cells = [row.backbone, str(row.size), row.precision, row.runtime]
+        cells += [f"{getattr(row, step):.2f} ({getattr(row, f'{step}_cpu'):.2f})" for step in STEPS]
+        cells.append(f"{row.tile / row.network:.2f} ({row.tile_cpu / row.network_cpu:.2f})")
+        cells.append(f"{base.tile / row.tile:.2f} ({base.tile_cpu / row.tile_cpu:.2f})")
+        lines.append(f"| {' | '.join(cells)} | {row.detections} |")
     return "\n".join(lines)
 
 
