@@ -15,7 +15,6 @@ from maskrcnn.data.batches import (
     TrainingBatches,
     ValidationBatches,
     suggest_max_instances,
-    training_batches,
 )
 from maskrcnn.data.formats import open_dataset
 from maskrcnn.data.order import VisitOrder
@@ -204,15 +203,7 @@ def test_batches_depend_on_seed_and_step_alone(images):
     batches = TrainingBatches(list(images.values()), CONFIG, SampleSettings(), batch_size=2, seed=5)
     plain = [batches.batch(step) for step in range(8)]
     for workers in (0, 1, 3):
-        with training_batches(
-            list(images.values()),
-            CONFIG,
-            SampleSettings(),
-            batch_size=2,
-            seed=5,
-            start_step=3,
-            workers=workers,
-        ) as resumed:
+        with Prefetcher(batches.batch, start=3, workers=workers) as resumed:
             assert all(equal(next(resumed), plain[step]) for step in range(3, 8))
     other = TrainingBatches(list(images.values()), CONFIG, SampleSettings(), batch_size=2, seed=6)
     assert not all(equal(other.batch(step), plain[step]) for step in range(8))
@@ -260,7 +251,7 @@ def test_balance_shows_rare_classes_more_often(images):
 
 def test_validation_covers_each_image_once_and_never_changes(images):
     batches = ValidationBatches([images["large"], images["small"]], CONFIG, SampleSettings(), batch_size=3)
-    with batches.prefetch() as prefetched:
+    with Prefetcher(batches.batch, stop=len(batches)) as prefetched:
         found = list(prefetched)
     assert len(found) == len(batches) == (4 * 4 + 1 + 2) // 3
     assert all(equal(batch, batches.batch(number)) for number, batch in enumerate(found))
@@ -281,7 +272,7 @@ def test_validation_can_be_limited_to_windows_of_all_images(images):
 def test_an_error_of_a_worker_reaches_the_consumer_at_its_place(images):
     broken = replace(images["exact"], read=fail)
     batches = TrainingBatches([broken], CONFIG, SampleSettings())
-    with batches.prefetch(workers=2) as iterator, pytest.raises(DatasetError, match="gone"):
+    with Prefetcher(batches.batch, workers=2) as iterator, pytest.raises(DatasetError, match="gone"):
         next(iterator)
 
     def make(number):

@@ -1,4 +1,4 @@
-"""Batches of fixed shape for the network, made in background threads.
+"""Batches of fixed shape for the network.
 
 A batch is a dict of arrays; B images, N = config.max_instances:
     images (B, H, W, C) float32, scaled; padding and cells without data are scaled zeros
@@ -20,7 +20,6 @@ import numpy as np
 from maskrcnn.config import ModelConfig
 from maskrcnn.data.dataset import LabelledImage
 from maskrcnn.data.order import VisitOrder, class_rarity, visit_weights
-from maskrcnn.data.prefetch import Prefetcher
 from maskrcnn.data.resize import mini_mask
 from maskrcnn.data.samples import (
     Sample,
@@ -88,12 +87,6 @@ class TrainingBatches:
         numbers = range(step * self._batch_size, (step + 1) * self._batch_size)[part]
         return assemble([self.sample(number) for number in numbers], self._config)
 
-    def prefetch(
-        self, *, start_step: int = 0, workers: int = 2, part: slice = slice(None)
-    ) -> Prefetcher[Batch]:
-        """Iterator over the batches from `start_step` on, made ahead by `workers` threads."""
-        return Prefetcher(lambda step: self.batch(step, part), start=start_step, workers=workers)
-
 
 class ValidationBatches:
     """All windows of the images in a fixed order, unchanged; the last batch is filled up from the beginning.
@@ -132,25 +125,6 @@ class ValidationBatches:
             image, window = self._windows[place % len(self._windows)]
             samples.append(validation_sample(image, window, self._config, self._settings))
         return assemble(samples, self._config)
-
-    def prefetch(self, *, workers: int = 2) -> Prefetcher[Batch]:
-        """Iterator over all batches, made ahead by `workers` threads."""
-        return Prefetcher(self.batch, stop=len(self), workers=workers)
-
-
-def training_batches(
-    images: Sequence[LabelledImage],
-    config: ModelConfig,
-    settings: SampleSettings,
-    *,
-    batch_size: int = 1,
-    seed: int = 0,
-    start_step: int = 0,
-    workers: int = 2,
-) -> Prefetcher[Batch]:
-    """Endless iterator over training batches, to be closed after use (`with`); see `TrainingBatches`."""
-    batches = TrainingBatches(images, config, settings, batch_size=batch_size, seed=seed)
-    return batches.prefetch(start_step=start_step, workers=workers)
 
 
 def assemble(samples: Sequence[Sample], config: ModelConfig) -> Batch:
