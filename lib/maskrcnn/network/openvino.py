@@ -91,8 +91,13 @@ def choose_parts(network: MaskRCNN, *, keras_only: bool = False, threads: int = 
 def default_precision() -> str:
     """What OpenVINO computes in on this processor if nothing is asked for: float32, bfloat16 or float16."""
     import openvino
+    import openvino.opset13 as opset
 
-    kind = openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").get_type_name()
+    # decided when a model is compiled: any will do
+    parameter = opset.parameter([1], np.float32)
+    model = openvino.Model([opset.result(opset.relu(parameter))], [parameter], "none")
+    compiled = openvino.Core().compile_model(model, "CPU")
+    kind = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     return {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}.get(kind, kind)
 
 
