@@ -47,7 +47,7 @@ def network():
                     variable.assign(random.uniform(low, low + 1, variable.shape))
     logits = network.box_head.get_layer("mrcnn_class_logits")
     logits.kernel.assign(ops.convert_to_numpy(logits.kernel) * 20)
-    logits.bias.assign([-5.0, 0.0, 0.0])  # whatever weights the backend has drawn, something is found
+    logits.bias.assign([-1e3, 0.0, 0.0])  # no background: something is found, whatever weights are drawn
     rpn = network.rpn.get_layer("rpn_bbox_pred")
     rpn.kernel.assign(ops.convert_to_numpy(rpn.kernel) * 0.01)  # else all boxes would reach to the border
     return network
@@ -98,7 +98,7 @@ def test_detections_are_those_of_keras(network, parts, keras_parts):
     batches = [images(2, seed=seed) for seed in (1, 2)]
     found = [one for batch in batches for one in mine(batch)]  # all before the first is looked at
     expected = [one for batch in batches for one in keras_only(batch)]
-    assert all(len(one.scores) > 5 for one in expected)
+    assert all(len(one.scores) > 2 for one in expected)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one.class_ids, other.class_ids)
         np.testing.assert_allclose(one.boxes, other.boxes, atol=1)  # a half may round to either side
