@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from keras import ops
 
-from .boxes import normalise_boxes
-from .compilation import compile_function, compile_model
-from .detections import select_detections
-from .heads import BOX_POOL_SIZE, MASK_POOL_SIZE, MASK_SIZE
-from .model import MaskRCNN, foreground_scores, normalised_anchors, pool_rows, pyramid_cells
-from .proposals import select_proposals
+from maskrcnn.network.boxes import normalise_boxes
+from maskrcnn.network.compilation import compile_function, compile_model
+from maskrcnn.network.detections import select_detections
+from maskrcnn.network.heads import BOX_POOL_SIZE, MASK_POOL_SIZE, MASK_SIZE
+from maskrcnn.network.model import MaskRCNN, foreground_scores, normalised_anchors, pool_rows, pyramid_cells
+from maskrcnn.network.proposals import select_proposals
 
 MASK_CHUNK = 32  # regions that go through the mask head at a time
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from .model import MaskRCNN
+from maskrcnn.network.model import MaskRCNN
 
 
 def legacy_layout(network: MaskRCNN) -> list[tuple[str, list[tuple[str, keras.Variable]]]]:

@@ -12,14 +12,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from ..config import ModelConfig
-from .anchors import STRIDES, make_anchors
-from .backbone import build_backbone
-from .boxes import normalise_boxes
-from .feature_pyramid import build_feature_pyramid, pyramid_channels
-from .heads import BOX_POOL_SIZE, MASK_POOL_SIZE, build_box_head, build_mask_head
-from .region_proposal import build_region_proposal
-from .roi_pooling import flatten_pyramid, pool_flat
+from maskrcnn.config import ModelConfig
+from maskrcnn.network.anchors import STRIDES, make_anchors
+from maskrcnn.network.backbone import build_backbone
+from maskrcnn.network.boxes import normalise_boxes
+from maskrcnn.network.feature_pyramid import build_feature_pyramid, pyramid_channels
+from maskrcnn.network.heads import BOX_POOL_SIZE, MASK_POOL_SIZE, build_box_head, build_mask_head
+from maskrcnn.network.region_proposal import build_region_proposal
+from maskrcnn.network.roi_pooling import flatten_pyramid, pool_flat
 
 
 def build_network(config: ModelConfig) -> MaskRCNN:

@@ -12,8 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from .inference import DenseParts, compiled_parts
-from .model import MaskRCNN
+from maskrcnn.network.inference import DenseParts, compiled_parts
+from maskrcnn.network.model import MaskRCNN
 
 
 def openvino_version() -> str | None:
@@ -57,7 +57,7 @@ def openvino_parts(network: MaskRCNN, *, threads: int = 0, precision: str | None
     """
     import openvino
 
-    from .openvino_layers import translate, unknown_layers
+    from maskrcnn.network.openvino_layers import translate, unknown_layers
 
     models = (network.features, network.box_head, network.mask_head)
     if unknown := sorted(set().union(*map(unknown_layers, models))):

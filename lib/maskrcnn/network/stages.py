@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .model import MaskRCNN
+from maskrcnn.network.model import MaskRCNN
 
 STAGES = {
     "heads": r"mrcnn_|rpn_|fpn_",

@@ -11,11 +11,11 @@ from typing import NamedTuple
 import keras
 from keras import ops
 
-from ..config import ModelConfig
-from . import anchors, losses
-from .model import MaskRCNN, foreground_scores, normalised_anchors, pyramid_cells
-from .proposals import select_proposals
-from .targets import anchor_targets, roi_targets
+from maskrcnn.config import ModelConfig
+from maskrcnn.network import anchors, losses
+from maskrcnn.network.model import MaskRCNN, foreground_scores, normalised_anchors, pyramid_cells
+from maskrcnn.network.proposals import select_proposals
+from maskrcnn.network.targets import anchor_targets, roi_targets
 
 LOSSES = (
     "rpn_class_loss",

@@ -5,10 +5,10 @@ A file from elsewhere is data, not code: `read_model` reads numbers and text fro
 
 from __future__ import annotations
 
-from .description import HEADS, recognise_backbone
-from .loading import LoadReport, load_weights
-from .model_file import ModelFile, StoredArray, read_model, read_training_state
-from .saving import save_model
+from maskrcnn.weights.description import HEADS, recognise_backbone
+from maskrcnn.weights.loading import LoadReport, load_weights
+from maskrcnn.weights.model_file import ModelFile, StoredArray, read_model, read_training_state
+from maskrcnn.weights.saving import save_model
 
 __all__ = [
     "HEADS",

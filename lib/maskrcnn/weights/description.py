@@ -8,8 +8,8 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from ..config import ModelConfig
-from ..errors import ModelFileError
+from maskrcnn.config import ModelConfig
+from maskrcnn.errors import ModelFileError
 
 DESCRIPTION = (
     "maskrcnn"  # the attribute; `inspection.py`, which imports nothing from here, repeats both names

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import ModelFileError
-from .description import HEADS, STEM, recognise_backbone
-from .model_file import ArrayReader, ModelFile
+from maskrcnn.errors import ModelFileError
+from maskrcnn.weights.description import HEADS, STEM, recognise_backbone
+from maskrcnn.weights.model_file import ArrayReader, ModelFile
 
 Layout = Sequence[tuple[str, Sequence[tuple[str, object]]]]
 

@@ -23,9 +23,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import ModelConfig
-from ..errors import ModelFileError
-from .description import CLASS_LAYER, STEM, read_description, recognise_backbone, recognised_config
+from maskrcnn.config import ModelConfig
+from maskrcnn.errors import ModelFileError
+from maskrcnn.weights.description import (
+    CLASS_LAYER,
+    STEM,
+    read_description,
+    recognise_backbone,
+    recognised_config,
+)
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 INSPECTION_SECONDS = 120  # a real file takes 0.3 s, of which 0.2 are Python's start

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..config import ModelConfig
-from ..errors import ModelFileError
-from .description import DESCRIPTION, STATE_GROUP, write_description
+from maskrcnn.config import ModelConfig
+from maskrcnn.errors import ModelFileError
+from maskrcnn.weights.description import DESCRIPTION, STATE_GROUP, write_description
 
 ATTRIBUTE_LIMIT = 64512  # bytes of one HDF5 attribute, less its header; where Keras splits as well
 
