@@ -105,6 +105,8 @@ def test_cmake_lists_name_the_same_modules():
     text = (REPOSITORY / "CMakeLists.txt").read_text()
     for folder in ("lib", *MODULES):
         assert folder in text and (REPOSITORY / folder / "CMakeLists.txt").exists()
+    for module in MODULES:  # g.extension learns the modules' names from these lines
+        assert f"project({module} " in (REPOSITORY / module / "CMakeLists.txt").read_text()
 
 
 def test_without_grass_make_offers_the_commands_of_development():
