@@ -206,6 +206,8 @@ def main():
         complete = run(options, flags)
     except MaskRCNNError as error:
         gs.fatal(str(error))
+    except ModuleNotFoundError as error:  # a package that only some kinds of labels need
+        gs.fatal(install_hint([error.name]))
     except KeyboardInterrupt:
         gs.fatal("Interrupted before the training began")
     sys.exit(0 if complete else 1)
