@@ -79,6 +79,8 @@ def test_every_instance_is_read_and_the_run_is_recorded(session, images, tmp_pat
     assert (tmp_path / "logs" / "test.png").stat().st_size > 1000
     assert session.region() == region
     assert session.maps() == set()
+    resumed = train(session, images, tmp_path / "logs", "-s", epochs=3, model=model.path)
+    assert "Going on after epoch 1" in resumed and "(heads)" not in resumed and "(4+)" not in resumed
 
 
 def test_initial_weights_of_other_classes_need_the_flag_e(session, images, tmp_path, tiny_model):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grass.script as gs
@@ -87,6 +87,9 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
     preparation.check_name(settings.name)
     initial = read_model(model_path) if model_path else None
     epoch = 0 if flags["e"] else preparation.epoch_to_resume(settings, model_path)
+    if epoch:  # a run from scratch stays one, although it is resumed through model=
+        initial = read_model(settings.state_path)
+        settings = replace(settings, staged=bool(initial.extra["staged"]))
     preparation.prepare_logs(settings, overwrite=gs.overwrite(), resuming=epoch > 0)
     dataset = open_images(options, settings, leave_some_out=flags["s"])
     mini_mask = options["mini_mask_size"]
@@ -104,7 +107,7 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
         config=config,
         size=size,
         settings=settings,
-        initial=read_model(settings.state_path) if epoch else initial,
+        initial=initial,
         skip_heads=flags["e"],
         epoch=epoch,
     )

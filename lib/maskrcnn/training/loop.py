@@ -167,7 +167,8 @@ def keep_epoch(run: Run, epoch: int, row: dict) -> None:
     """Write model, state, table row and curve of an epoch."""
     settings, layout = run.settings, legacy_layout(run.model.network)
     save_model(settings.model_path(epoch), layout, run.config, extra=row)
-    state.save_state(settings.state_path, layout, run.config, epoch, run.model.optimizer)
+    kept = {"epoch": epoch, "staged": settings.staged}  # what a resumed run must know beside its options
+    state.save_state(settings.state_path, layout, run.config, run.model.optimizer, kept)
     log.write_row(settings.table_path, row)
     log.draw_curve(settings.table_path, settings.curve_path)
 

@@ -15,14 +15,14 @@ from maskrcnn.weights import read_training_state, save_model
 
 
 def save_state(
-    path: Path, layout: list, config: ModelConfig, epoch: int, optimizer: keras.optimizers.Optimizer
+    path: Path, layout: list, config: ModelConfig, optimizer: keras.optimizers.Optimizer, extra: dict
 ) -> None:
-    """Write the state after an epoch, in place of that of the epoch before."""
+    """Write the state after an epoch, in place of that of the epoch before. extra: see `save_model`."""
     arrays = {
         f"{index} {variable.path}": keras.ops.convert_to_numpy(variable.value)
         for index, variable in enumerate(optimizer.variables)
     }
-    save_model(path, layout, config, extra={"epoch": epoch}, extra_arrays=arrays)
+    save_model(path, layout, config, extra=extra, extra_arrays=arrays)
 
 
 def restore_optimizer(path: Path, optimizer: keras.optimizers.Optimizer) -> None:
