@@ -47,6 +47,18 @@
 # % description: All images must be of one size, with sides that are multiples of 64
 # % guisection: Data
 # %end
+# %flag
+# % key: a
+# % label: No augmentation
+# % description: Images are trained as they are: not turned, not zoomed, no change of brightness
+# % guisection: Training
+# %end
+# %flag
+# % key: c
+# % label: Counter class imbalance
+# % description: Images and objects of rare classes are trained more often
+# % guisection: Training
+# %end
 # %option G_OPT_M_DIR
 # % key: training_dataset
 # % label: Directory of the labelled images
@@ -132,6 +144,53 @@
 # % description: Without any GPU, 1 means the CPU
 # % options: 1-
 # % answer: 1
+# % required: no
+# % guisection: Training
+# %end
+# %option
+# % key: learning_rate
+# % type: double
+# % label: Highest learning rate
+# % description: It is reached after a warm-up, and falls to a fiftieth of it until the end
+# % answer: 0.0005
+# % required: no
+# % guisection: Training
+# %end
+# %option
+# % key: patience
+# % type: integer
+# % label: Stop after that many epochs without a better model
+# % description: 0 for never
+# % options: 0-
+# % answer: 0
+# % required: no
+# % guisection: Training
+# %end
+# %option
+# % key: minutes
+# % type: double
+# % label: Stop after that many minutes
+# % description: The epoch that is being trained is cut short, validated and saved; leave empty for no limit
+# % required: no
+# % guisection: Training
+# %end
+# %option
+# % key: precision
+# % type: string
+# % label: Precision of the calculations
+# % description: auto takes bfloat16 where the hardware is made for it, which is faster and needs less memory
+# % options: auto,float32,bfloat16
+# % answer: auto
+# % required: no
+# % guisection: Training
+# %end
+# %option
+# % key: seed
+# % type: integer
+# % label: Seed of all random choices
+# % description: Which images validate, the order of the others, augmentation, initial weights
+# % options: 0-
+# % answer: 0
 # % required: no
 # % guisection: Training
 # %end

@@ -16,11 +16,12 @@ from maskrcnn.data.split import split_dataset
 from maskrcnn.errors import DatasetError, DeviceError, MaskRCNNError
 from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.model import build_network
-from maskrcnn.network.training import anchor_count
-from maskrcnn.training import log, preparation
+from maskrcnn.network.training import TrainingNetwork, anchor_count
+from maskrcnn.training import log, memory, preparation
 from maskrcnn.training.devices import list_devices, use_devices
 from maskrcnn.training.loop import run_epochs
-from maskrcnn.training.schedule import plan_stages
+from maskrcnn.training.precision import cpu_has_bfloat16, use_precision
+from maskrcnn.training.schedule import learning_rate_share, plan_stages
 from maskrcnn.training.settings import TrainingSettings
 from maskrcnn.weights import load_weights, read_model
 
@@ -78,16 +79,19 @@ def small_config(**changes):
     return ModelConfig(**values | changes)
 
 
-def run(dataset, logs, *, epochs=2, first_epoch=1, initial=None, reporter=None):
+def run(dataset, logs, *, first_epoch=1, initial=None, reporter=None, score=None, **changes):
     keras.utils.set_random_seed(1)
     config = small_config()
-    settings = TrainingSettings(name="test", logs=logs, epochs=epochs, steps_per_epoch=2, validation_steps=1)
+    values = {"name": "test", "epochs": 2, "steps_per_epoch": 2, "validation_steps": 1}
+    settings = TrainingSettings(logs=logs, **values | changes)
     network = build_network(config)
     if initial:
         load_weights(legacy_layout(network), read_model(initial))
     size = preparation.ImageSize(64, 64, False)
     feed = preparation.make_feed(dataset, config, size, settings, anchor_count(config))
-    result = run_epochs(network, config, feed, settings, reporter or Quiet(), first_epoch=first_epoch)
+    result = run_epochs(
+        network, config, feed, settings, reporter or Quiet(), first_epoch=first_epoch, score=score
+    )
     return result, settings
 
 
@@ -140,6 +144,80 @@ def test_a_run_keeps_model_row_and_curve_of_each_epoch_and_resumes_exactly(datas
     assert any(not np.allclose(before[name], expected[name], atol=1e-5) for name in expected)
     for name, values in expected.items():
         np.testing.assert_allclose(received[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_the_run_ends_when_no_model_has_been_better_for_a_while(dataset, tmp_path):
+    scores = iter([0.2, 0.5, 0.4, 0.3, 0.9])
+    result, settings = run(
+        dataset, tmp_path, epochs=5, steps_per_epoch=1, patience=2, score=lambda: {"mask_AP": next(scores)}
+    )
+    assert (result.last_epoch, result.best_epoch) == (4, 2)
+    assert "since 2" in result.ended_early
+    expected, received = weights_of(settings.model_path(2)), weights_of(settings.best_path)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(values, received[name], err_msg=name)
+    assert read_model(settings.best_path).extra["mask_AP"] == 0.5
+
+
+def test_the_run_ends_in_time_and_keeps_the_epoch_that_was_cut_short(dataset, tmp_path):
+    result, settings = run(dataset, tmp_path, steps_per_epoch=10_000, minutes=0.01)
+    assert result.last_epoch == 1 and not result.interrupted
+    assert "minutes are over" in result.ended_early
+    (row,) = log.read_rows(settings.table_path)
+    assert int(row["steps"]) < 100 and np.isfinite(float(row["val_loss"]))
+    assert settings.model_path(1).exists() and settings.best_path.exists()
+
+
+def test_the_learning_rate_rises_and_falls():
+    shares = [learning_rate_share(step, 1000) for step in range(1000)]
+    assert shares[0] == pytest.approx(0.01, rel=0.01)
+    assert np.argmax(shares) == 99 and max(shares) > 0.97
+    assert np.all(np.diff(shares[100:]) < 0)
+    assert shares[-1] == pytest.approx(0.02, rel=0.01)
+    assert learning_rate_share(500, 1000, time_used=1.0) == pytest.approx(0.02)
+
+
+def test_without_scores_the_best_epoch_has_the_lowest_validation_loss(tmp_path):
+    table = tmp_path / "log.csv"
+    for epoch, loss in ((1, 3.0), (2, 1.0), (3, 2.0)):
+        log.write_row(table, {"epoch": epoch, "loss": 9.0 - epoch, "val_loss": loss})
+    assert log.best_epoch(table) == 2
+    for epoch, score in ((4, 0.0), (5, 0.3), (6, 0.3), (7, float("nan"))):
+        log.write_row(table, {"epoch": epoch, "loss": 1.0, "val_loss": 2.0 + (epoch == 5), "mask_AP": score})
+    assert log.best_epoch(table) == 6
+
+
+def test_a_step_that_takes_too_much_memory_is_recognised():
+    with pytest.raises(Exception) as caught:
+        keras.ops.convert_to_numpy(keras.ops.ones((2**20, 2**20, 2**6)) + 1.0)
+    assert memory.is_exhausted(caught.value), repr(caught.value)
+    with pytest.raises(MemoryError) as caught:
+        np.ones((2**20, 2**20, 2**10))
+    assert memory.is_exhausted(caught.value)
+    assert not memory.is_exhausted(ValueError("a wrong shape"))
+
+
+def test_in_bfloat16_weights_and_losses_stay_float32(dataset, tmp_path):
+    with use_precision("bfloat16"):
+        network = build_network(small_config())
+    assert network.backbone.layers[2].compute_dtype == "bfloat16"
+    assert {variable.dtype for variable in network.trainable_variables} == {"float32"}
+    assert keras.config.dtype_policy().name == "float32"
+    settings = TrainingSettings(name="test", logs=tmp_path)
+    size = preparation.ImageSize(64, 64, False)
+    config = small_config()
+    feed = preparation.make_feed(dataset, config, size, settings, anchor_count(config))
+    losses = TrainingNetwork(network)(feed.training_batch(0), training=True)
+    assert {keras.backend.standardize_dtype(total.dtype) for total, _ in losses.values()} == {"float32"}
+    assert all(np.isfinite(float(total)) for total, _ in losses.values())
+
+
+def test_processors_made_for_bfloat16_are_known_by_their_flags(tmp_path):
+    description = tmp_path / "cpuinfo"
+    for flags, expected in (("fma avx2", False), ("avx512_bf16 fma", True), ("amx_bf16", True)):
+        description.write_text(f"processor : 0\nflags : {flags}\n")
+        assert cpu_has_bfloat16(description) is expected
+    assert not cpu_has_bfloat16(tmp_path / "missing")
 
 
 def test_a_run_goes_on_only_from_its_own_last_model(dataset, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from maskrcnn.config import ModelConfig
 from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.formats import open_dataset
 from maskrcnn.data.split import hold_out, split_dataset
+from maskrcnn.errors import MaskRCNNError
 from maskrcnn.training import preparation
 from maskrcnn.training.settings import TrainingSettings
 from maskrcnn.weights import ModelFile, load_weights, read_model
@@ -61,7 +63,9 @@ def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     if result.interrupted:
         gs.warning(f"Interrupted. The last model is {last}; model={last} goes on from there")
         return False
-    gs.message(f"Finished. The last model is {last}, the learning curve {settings.curve_path}")
+    best = f"the best {settings.best_path} (epoch {result.best_epoch})"
+    why = f", as {result.ended_early}" if result.ended_early else ""
+    gs.message(f"Finished{why}. The last model is {last}, {best}, the learning curve {settings.curve_path}")
     return True
 
 
@@ -82,6 +86,13 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
         device_count=int(options["gpu_count"]),
         staged=model_path is not None,
         train_batch_norm=flags["b"],
+        learning_rate=check_positive(options, "learning_rate"),
+        patience=int(options["patience"]),
+        minutes=check_positive(options, "minutes") if options["minutes"] else 0.0,
+        precision=options["precision"],
+        augment=not flags["a"],
+        balance=flags["c"],
+        seed=int(options["seed"]),
     )
     size = preparation.ImageSize(int(options["images_min_dim"]), int(options["images_max_dim"]), flags["n"])
     preparation.check_name(settings.name)
@@ -113,6 +124,14 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
     )
 
 
+def check_positive(options: Mapping[str, str], name: str) -> float:
+    """An option that must be a number above 0."""
+    value = float(options[name])
+    if not 0 < value < math.inf:
+        raise MaskRCNNError(f"{name}={options[name]} is not above 0. Give a positive number")
+    return value
+
+
 def open_images(options: Mapping[str, str], settings: TrainingSettings, *, leave_some_out: bool) -> Dataset:
     """The labelled images, a part of them for validation; with `leave_some_out` others are only listed."""
     gs.message(f"Reading the labels of {options['training_dataset']}...")
@@ -137,10 +156,12 @@ def train(request: Request):
     from maskrcnn.network.training import anchor_count
     from maskrcnn.training.devices import list_devices, use_devices
     from maskrcnn.training.loop import run_epochs
+    from maskrcnn.training.precision import choose_precision, use_precision
 
     config, settings = request.config, request.settings
     keras.utils.set_random_seed(settings.seed)
-    with use_devices(settings.device_count):
+    precision = choose_precision(settings.precision)
+    with use_devices(settings.device_count), use_precision(precision):
         network = build_network(config)
         height, width = config.image_shape
         gs.message(
@@ -149,7 +170,8 @@ def train(request: Request):
         )
         gs.message(
             f"Devices: {', '.join(list_devices()[: settings.device_count])} "
-            f"(Keras {keras.version()} on {keras.backend.backend()}), {settings.batch_size} images per step"
+            f"(Keras {keras.version()} on {keras.backend.backend()}, {precision}), "
+            f"{settings.batch_size} images per step"
         )
         if request.initial:
             report = load_weights(legacy_layout(network), request.initial, skip_heads=request.skip_heads)

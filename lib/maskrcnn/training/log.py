@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from pathlib import Path
 
@@ -29,6 +30,19 @@ def write_row(path: Path, row: dict[str, float | str]) -> None:
         writer.writeheader()
         writer.writerows([*kept, {key: _rounded(value) for key, value in row.items()}])
     os.replace(temporary, path)
+
+
+def best_epoch(path: Path) -> int:
+    """The epoch of the table with the highest `mask_AP`; ties, and tables without it, go by the lowest loss.
+
+    The loss is that of validation, where there is one. 0 without any row.
+    """
+
+    def rank(row):
+        score, loss = _number(row.get("mask_AP")), _number(row.get("val_loss") or row["loss"])
+        return (-math.inf if math.isnan(score) else score, -loss)
+
+    return int(max(read_rows(path), key=rank, default={"epoch": 0})["epoch"])
 
 
 def _rounded(value):

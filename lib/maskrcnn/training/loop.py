@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,17 +17,16 @@ from maskrcnn.errors import MaskRCNNError
 from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.stages import set_trainable
 from maskrcnn.network.training import TrainingNetwork
-from maskrcnn.training import log, state
+from maskrcnn.training import log, memory, state
 from maskrcnn.training.preparation import Feed
-from maskrcnn.training.schedule import Stage, plan_stages
+from maskrcnn.training.schedule import Stage, learning_rate_share, plan_stages
 from maskrcnn.training.settings import TrainingSettings
 from maskrcnn.weights import save_model
 
-WARM_UP_STEPS = 500  # or a tenth of the stage, if that is less
-FINAL_RATE = 0.02  # share of the learning rate that is left at the end of a stage
 WEIGHT_DECAY = 1e-4
 GRADIENT_NORM = 5.0  # gradients are scaled down to this global norm
 MESSAGE_SECONDS = 60  # between two messages within an epoch
+ESTIMATE_STEPS = 5  # of the first epoch, after which the time of the run is estimated
 
 
 class Reporter(Protocol):
@@ -44,18 +44,27 @@ class TrainingResult:
     """What a run left behind."""
 
     last_epoch: int  # 0 if no epoch was completed
+    best_epoch: int  # of all epochs in the table
     interrupted: bool
+    ended_early: str = ""  # why, if neither interrupted nor through with all epochs
 
 
 @dataclass(frozen=True)
 class Run:
-    """What all epochs of a run share."""
+    """What all epochs of a run share. `score`: see `run_epochs`; `started`: of `time.monotonic`."""
 
     model: TrainingNetwork
     config: ModelConfig
     feed: Feed
     settings: TrainingSettings
     reporter: Reporter
+    score: Callable[[], dict[str, float]] | None
+    started: float
+
+    def time_used(self) -> float:
+        """Share of the time budget that is used up, 0 without one."""
+        minutes = self.settings.minutes
+        return (time.monotonic() - self.started) / (60 * minutes) if minutes else 0.0
 
 
 def run_epochs(
@@ -66,6 +75,7 @@ def run_epochs(
     reporter: Reporter,
     *,
     first_epoch: int = 1,
+    score: Callable[[], dict[str, float]] | None = None,
 ) -> TrainingResult:
     """Train a network; a model file, a table row and the learning curve are written after each epoch.
 
@@ -75,32 +85,52 @@ def run_epochs(
     Args:
         feed: batches by number, counted from 0 over the whole run for training; called from several threads.
         first_epoch: above 1, the run goes on from the state saved after the epoch before.
+        score: scores of the network as it is, called after each epoch; they become columns of its row. The
+            best model is the one with the highest `mask_AP`, without scores the one with the lowest loss.
 
     Raises:
-        MaskRCNNError: the loss is no longer a number.
+        MaskRCNNError: the loss is no longer a number, or the memory does not suffice.
     """
-    run = Run(TrainingNetwork(network), config, feed, settings, reporter)
+    run = Run(TrainingNetwork(network), config, feed, settings, reporter, score, time.monotonic())
     last_epoch = first_epoch - 1
-    first_step = last_epoch * settings.steps_per_epoch
+    ended_early = ""
     try:
-        with Prefetcher(feed.training_batch, start=first_step, workers=settings.workers) as batches:
-            for stage in plan_stages(settings.epochs, staged=settings.staged):
-                if stage.last < first_epoch:
-                    continue
-                start = max(stage.first, first_epoch)
-                begin_stage(run, stage, resumed=start > stage.first)
-                for epoch in range(start, stage.last + 1):
-                    train_epoch(run, stage, epoch, batches, compiling=epoch == start)
-                    last_epoch = epoch
+        for epoch in train_epochs(run, first_epoch):
+            last_epoch = epoch
+            ended_early = reason_to_stop(run, epoch)
+            if ended_early:
+                break
     except KeyboardInterrupt:
-        return TrainingResult(last_epoch, interrupted=True)
-    return TrainingResult(last_epoch, interrupted=False)
+        return TrainingResult(last_epoch, log.best_epoch(settings.table_path), interrupted=True)
+    except Exception as error:
+        if memory.is_exhausted(error):
+            raise MaskRCNNError(
+                f"The memory does not suffice ({memory.describe_use()}). Lower images_per_gpu, "
+                "images_max_dim or rois_per_image, set mini_mask_size=56,56, or choose a smaller backbone"
+            ) from error
+        raise
+    return TrainingResult(last_epoch, log.best_epoch(settings.table_path), False, ended_early)
+
+
+def train_epochs(run: Run, first_epoch: int) -> Iterator[int]:
+    """Train stage by stage; the number of each epoch comes out when all of it is written."""
+    settings = run.settings
+    first_step = (first_epoch - 1) * settings.steps_per_epoch
+    with Prefetcher(run.feed.training_batch, start=first_step, workers=settings.workers) as batches:
+        for stage in plan_stages(settings.epochs, staged=settings.staged):
+            if stage.last < first_epoch:
+                continue
+            start = max(stage.first, first_epoch)
+            begin_stage(run, stage, resumed=start > stage.first)
+            for epoch in range(start, stage.last + 1):
+                train_epoch(run, stage, epoch, batches, compiling=epoch == start)
+                yield epoch
 
 
 def begin_stage(run: Run, stage: Stage, *, resumed: bool) -> None:
     """Set which layers are trained, and compile the step with a new or the saved optimiser."""
     set_trainable(run.model.network, stage.layers, run.settings.train_batch_norm)
-    optimizer = make_optimizer(run.settings, stage)
+    optimizer = make_optimizer(run.settings)
     # XLA trains slower than TensorFlow's own graphs on a CPU; JAX is always compiled, torch never
     run.model.compile(optimizer=optimizer, jit_compile=keras.backend.backend() == "jax")
     optimizer.build(run.model.trainable_variables)
@@ -109,13 +139,17 @@ def begin_stage(run: Run, stage: Stage, *, resumed: bool) -> None:
 
 
 def train_epoch(run: Run, stage: Stage, epoch: int, batches: Prefetcher, *, compiling: bool) -> None:
-    """Train for an epoch, validate, and keep what it gave. compiling: its first step takes far longer."""
+    """Train for an epoch, validate, and keep what it gave. compiling: its first step takes far longer.
+
+    When the time budget is used up, the epoch ends with the step that is being made.
+    """
     settings, reporter = run.settings, run.reporter
     steps, total = settings.steps_per_epoch, settings.steps_per_epoch * settings.epochs
     sums = defaultdict(float)
     started = told = time.monotonic()
     timed_from = (0, started)  # number of steps that were done, and when
     for step in range(1, steps + 1):
+        run.model.optimizer.learning_rate = learning_rate(run, stage, epoch, step)
         losses = run.model.train_on_batch(next(batches), return_dict=True)
         for name, value in losses.items():
             sums[name] += float(value)
@@ -129,27 +163,39 @@ def train_epoch(run: Run, stage: Stage, epoch: int, batches: Prefetcher, *, comp
         now = time.monotonic()
         if compiling and step == 1:
             timed_from = (1, now)
-        elif now - told > MESSAGE_SECONDS:
+        elif now - told > MESSAGE_SECONDS or (compiling and step == ESTIMATE_STEPS):
             told = now
             reporter.message(
                 f"Epoch {epoch}/{settings.epochs}, step {step}/{steps}: loss {sums['loss'] / step:.3f}, "
-                f"{_pace(timed_from, step, now, settings, total - done)}"
+                f"{_pace(timed_from, step, now, settings, total - done)}, {memory.describe_use()}"
             )
-    pace = _pace(timed_from, steps, time.monotonic(), settings, total - epoch * steps)
-    losses = {name: value / steps for name, value in sums.items()}
+        if run.time_used() >= 1:
+            break
+    pace = _pace(timed_from, step, time.monotonic(), settings, total - epoch * steps)
+    losses = {name: value / step for name, value in sums.items()}
     losses |= {f"val_{name}": value for name, value in validate(run).items()}
+    scores = run.score() if run.score else {}
     row = {
         "epoch": epoch,
         "stage": stage.layers,
+        "steps": step,
         "learning_rate": float(keras.ops.convert_to_numpy(run.model.optimizer.learning_rate)),
         "seconds": time.monotonic() - started,
     }
-    keep_epoch(run, epoch, row | losses)
-    details = ", ".join(f"{name} {value:.3f}" for name, value in losses.items())
+    keep_epoch(run, epoch, row | losses | scores)
+    details = ", ".join(f"{name} {value:.3f}" for name, value in (losses | scores).items())
     reporter.message(
         f"Epoch {epoch}/{settings.epochs} ({stage.layers}): {details}; {pace}. "
         f"Saved {settings.model_path(epoch)}"
     )
+
+
+def learning_rate(run: Run, stage: Stage, epoch: int, step: int) -> float:
+    """The rate of a step, counted from 1 in its epoch."""
+    settings = run.settings
+    done = (epoch - stage.first) * settings.steps_per_epoch + step - 1
+    share = learning_rate_share(done, stage.epochs * settings.steps_per_epoch, run.time_used())
+    return settings.learning_rate * stage.learning_rate_factor * share
 
 
 def validate(run: Run) -> dict[str, float]:
@@ -164,45 +210,37 @@ def validate(run: Run) -> dict[str, float]:
 
 
 def keep_epoch(run: Run, epoch: int, row: dict) -> None:
-    """Write model, state, table row and curve of an epoch."""
+    """Write model, state, table row and curve of an epoch, and the model once more if it is the best."""
     settings, layout = run.settings, legacy_layout(run.model.network)
     save_model(settings.model_path(epoch), layout, run.config, extra=row)
     kept = {"epoch": epoch, "staged": settings.staged}  # what a resumed run must know beside its options
     state.save_state(settings.state_path, layout, run.config, run.model.optimizer, kept)
     log.write_row(settings.table_path, row)
+    if log.best_epoch(settings.table_path) == epoch:
+        save_model(settings.best_path, layout, run.config, extra=row)
     log.draw_curve(settings.table_path, settings.curve_path)
 
 
-def make_optimizer(settings: TrainingSettings, stage: Stage) -> keras.optimizers.Optimizer:
-    """AdamW with a short warm-up, then a cosine decay over the stage.
+def reason_to_stop(run: Run, epoch: int) -> str:
+    """Why no more epochs should be trained after this one; empty if they should."""
+    settings = run.settings
+    if run.time_used() >= 1:
+        return f"the {settings.minutes:g} minutes are over"
+    best = log.best_epoch(settings.table_path)
+    if settings.patience and best + settings.patience <= epoch < settings.epochs:
+        return f"no epoch since {best} has been better"
+    return ""
+
+
+def make_optimizer(settings: TrainingSettings) -> keras.optimizers.Optimizer:
+    """AdamW; the loop sets its rate before each step.
 
     It trains from scratch where plain gradient descent at any one rate diverges or creeps, because the
     frozen normalisation leaves layers at different scales.
     """
-    steps = stage.epochs * settings.steps_per_epoch
-    rate = WarmUpCosine(settings.learning_rate * stage.learning_rate_factor, steps)
-    return keras.optimizers.AdamW(rate, weight_decay=WEIGHT_DECAY, global_clipnorm=GRADIENT_NORM)
-
-
-class WarmUpCosine(keras.optimizers.schedules.LearningRateSchedule):
-    """A linear rise to `peak`, times half a cosine down to `FINAL_RATE` of it over `steps`.
-
-    Keras' own `CosineDecay` does the same with branches, and a schedule is traced once per variable: with it,
-    tracing a training step takes TensorFlow half as long again.
-    """
-
-    def __init__(self, peak: float, steps: int):
-        self.peak, self.steps = peak, steps
-        self.warm_up = max(1, min(WARM_UP_STEPS, steps // 10))
-
-    def __call__(self, step):
-        step = keras.ops.cast(step, "float32")
-        rise = keras.ops.minimum((step + 1) / self.warm_up, 1)
-        cosine = keras.ops.cos(step * (math.pi / self.steps))
-        return self.peak * rise * (FINAL_RATE + (1 - FINAL_RATE) * (0.5 + 0.5 * cosine))
-
-    def get_config(self):
-        return {"peak": self.peak, "steps": self.steps}
+    return keras.optimizers.AdamW(
+        settings.learning_rate, weight_decay=WEIGHT_DECAY, global_clipnorm=GRADIENT_NORM
+    )
 
 
 def _pace(timed_from, done, now, settings, left):

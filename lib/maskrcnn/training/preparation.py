@@ -182,7 +182,12 @@ def make_feed(
     The noise of a sample follows from the seed and the sample's number: it is the same however many
     devices share a batch.
     """
-    samples = SampleSettings(min_dim=0 if size.fixed else size.min_dim, zoom=not size.fixed)
+    samples = SampleSettings(
+        min_dim=0 if size.fixed else size.min_dim,
+        augment=settings.augment,
+        zoom=not size.fixed,
+        balance=settings.balance,
+    )
     batches = TrainingBatches(
         dataset.images, config, samples, batch_size=settings.batch_size, seed=settings.seed
     )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+WARM_UP_STEPS = 500  # or a tenth of the stage, if that is less
+FINAL_RATE = 0.02  # share of the learning rate that is left at the end of a stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,3 +40,15 @@ def plan_stages(epochs: int, *, staged: bool) -> tuple[Stage, ...]:
         Stage(layers="4+", first=heads + 1, last=upper, learning_rate_factor=1.0),
         Stage(layers="all", first=upper + 1, last=epochs, learning_rate_factor=0.1),
     )
+
+
+def learning_rate_share(done: int, steps: int, time_used: float = 0.0) -> float:
+    """Share of the peak learning rate for the step after `done` of a stage's `steps`.
+
+    A linear rise, times half a cosine down to `FINAL_RATE`. time_used: share of the time budget that is used
+    up; the cosine follows it where it is ahead of the steps, so that a run that will be cut short ends at
+    low rates too.
+    """
+    rise = min((done + 1) / max(1, min(WARM_UP_STEPS, steps // 10)), 1.0)
+    progress = min(max(done / steps, time_used), 1.0)
+    return rise * (FINAL_RATE + (1 - FINAL_RATE) * (0.5 + 0.5 * math.cos(math.pi * progress)))

@@ -18,6 +18,11 @@ class TrainingSettings:
     images_per_device: int = 1
     device_count: int = 1
     learning_rate: float = 5e-4
+    patience: int = 0  # epochs without a better model after which the run ends, 0: it doesn't
+    minutes: float = 0.0  # after which the run ends, 0: no limit
+    precision: str = "float32"  # or "bfloat16": of the layers' calculations, weights are float32
+    augment: bool = True
+    balance: bool = False  # prefer images and objects of rare classes
     staged: bool = False  # heads first, then stage 4 and up, then all: for runs with initial weights
     train_batch_norm: bool = False
     seed: int = 0
@@ -31,6 +36,11 @@ class TrainingSettings:
     def model_path(self, epoch: int) -> Path:
         """Model file of an epoch, counted from 1."""
         return self.logs / f"mask_rcnn_{self.name}_{epoch}.h5"
+
+    @property
+    def best_path(self) -> Path:
+        """Model file of the best epoch so far."""
+        return self.logs / f"mask_rcnn_{self.name}_best.h5"
 
     @property
     def state_path(self) -> Path:
