@@ -51,12 +51,14 @@ class Dataset:
 
     validation: images that the data itself sets apart for validation, empty where it does not.
     notes: what a person should know, e.g. labels that were left out and why.
+    band_statistics: mean and standard deviation of each band, where the data knows them.
     """
 
     classes: tuple[str, ...]
     images: tuple[LabelledImage, ...]
     validation: tuple[LabelledImage, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    band_statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     @property
     def instance_counts(self) -> tuple[int, ...]:
@@ -79,7 +81,9 @@ def count_class_ids(class_ids: np.ndarray, class_count: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _WindowReader:
+class WindowReader:
+    """Reads parts of a window of an image; `window` is in pixels of what `read` reads."""
+
     read: Callable[[Window | None], Example]
     window: Window
 
@@ -105,7 +109,7 @@ def part_of_image(image: LabelledImage, window: Window) -> LabelledImage:
         instance_counts=count_class_ids(class_ids, len(image.instance_counts)),
         boxes=boxes[inside],
         class_ids=class_ids,
-        read=_WindowReader(read=image.read, window=window),
+        read=WindowReader(read=image.read, window=window),
     )
 
 

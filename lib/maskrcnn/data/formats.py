@@ -9,6 +9,7 @@ from maskrcnn.data.coco import find_coco, read_coco
 from maskrcnn.data.dataset import Dataset, check_classes, check_found
 from maskrcnn.data.directories import has_masks, read_directories
 from maskrcnn.data.rasters import find_rasters
+from maskrcnn.data.shards import is_shards, read_shards
 from maskrcnn.data.vectors import find_vectors, read_vectors
 from maskrcnn.errors import DatasetError
 
@@ -16,19 +17,29 @@ FORMATS = """
 - directories, one per image, with the image and a mask <image>-<class>-<number>.png for each object
 - a COCO instance JSON (images, annotations, categories) with the images beside it or in images/
 - georeferenced images with a vector file (.gpkg, .geojson, .shp) of the same name beside each, or one for
-all"""
+all
+- Parquet shards as written with shards= (a directory or a URI)"""
 
 
-def open_dataset(path: str | Path, classes: Sequence[str], class_column: str | None = None) -> Dataset:
+def open_dataset(
+    path: str | Path,
+    classes: Sequence[str],
+    class_column: str | None = None,
+    *,
+    skip_damaged: bool = False,
+) -> Dataset:
     """Open labelled images in any of the formats that are understood, recognised by their files.
 
-    classes: class names, in the order of their ids; class_column: for vector files, see `read_vectors`.
+    classes: class names, in the order of their ids; class_column: for vector files, see `read_vectors`;
+    skip_damaged: for shards, see `read_shards`.
 
     Raises:
         DatasetError: the path isn't there, the format is none or more than one of these, or the data has a
             fault.
     """
     classes = check_classes(classes)
+    if is_shards(path):
+        return read_shards(path, classes, skip_damaged=skip_damaged)
     path = Path(path)
     if not path.exists():
         raise DatasetError(f"Training dataset {path} does not exist.")

@@ -18,7 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from maskrcnn.data.windows import Window, whole
 from maskrcnn.errors import DatasetError
 
-_filters = threading.Lock()  # threads share the warning filters: one at a time may change and restore them
+_filters = threading.Lock()
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
 
@@ -34,6 +34,11 @@ class ImageHeader:
     pixel_size: float | None
 
 
+def warning_filters() -> threading.Lock:
+    """To be held while warning filters are changed: threads share them, so one at a time may do it."""
+    return _filters
+
+
 @contextmanager
 def open_image(path: str | Path) -> Iterator[rasterio.DatasetReader]:
     """An image file opened by rasterio.
@@ -42,7 +47,7 @@ def open_image(path: str | Path) -> Iterator[rasterio.DatasetReader]:
         DatasetError: the file can't be opened, or reading from it fails inside of the `with` block.
     """
     try:
-        with _filters, warnings.catch_warnings():
+        with warning_filters(), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             source = rasterio.open(path)
         with source:

@@ -39,6 +39,19 @@ def decode_runs(text: str) -> list[int]:
     return runs
 
 
+def runs_from_mask(mask: CroppedMask, height: int, width: int) -> np.ndarray:
+    """Run lengths of a mask that lies inside of an image of (height, width): the reverse of `mask_from_runs`.
+
+    int64, alternately outside and inside, outside first (0 where the first pixel is inside).
+    """
+    rows, columns = mask.pixels.shape
+    whole_columns = np.zeros((columns, height), dtype=np.int8)
+    whole_columns[:, mask.row : mask.row + rows] = mask.pixels.T
+    edges = np.flatnonzero(np.diff(whole_columns.ravel(), prepend=0, append=0)) + mask.column * height
+    ends = edges if len(edges) and edges[-1] == height * width else np.append(edges, height * width)
+    return np.diff(ends, prepend=0)
+
+
 def mask_from_runs(runs: Sequence[int], height: int, width: int) -> CroppedMask | None:
     """The mask of run lengths, first outside, then inside and so on; None where nothing is inside.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,34 +45,57 @@ def band_statistics(
         raise DatasetError("There is no image to compute band statistics from.")
     order = np.random.default_rng([seed, 17]).permutation(len(images))[:sample_limit]
     blocks_per_image = max(1, sample_limit // len(images))
-    count, mean, squares = 0, np.zeros(images[0].bands), np.zeros(images[0].bands)
+    moments = Moments.of(np.zeros((0, images[0].bands)))
     for index in order:
         image = images[index]
         windows = list(grid_windows(image.height, image.width, BLOCK_SIDE, BLOCK_SIDE))
         picks = np.random.default_rng([seed, 18, int(index)]).permutation(len(windows))[:blocks_per_image]
         for pick in sorted(picks):
             example = image.read(windows[pick])
-            pixels = example.image.reshape(-1, image.bands).astype(np.float64)
+            pixels = example.image.reshape(-1, image.bands)
             if example.valid is not None:
                 pixels = pixels[example.valid.ravel()]
-            if len(pixels):
-                count, mean, squares = _merge(count, mean, squares, pixels)
-    if not count:
-        raise DatasetError("No cell of the training images has data; check their no-data value.")
-    deviation = np.sqrt(squares / count)
-    deviation[deviation == 0] = 1.0
-    return tuple(float(value) for value in mean), tuple(float(value) for value in deviation)
+            moments += Moments.of(pixels)
+    return moments.scaling()
 
 
-def _merge(count: int, mean: np.ndarray, squares: np.ndarray, pixels: np.ndarray):
-    """Add (n, C) pixels to a running count, mean and sum of squared deviations (Chan's update)."""
-    bands = np.ascontiguousarray(pixels.T)  # sums along memory are many times faster
-    added, added_mean = len(pixels), bands.mean(axis=1)
-    bands -= added_mean[:, None]
-    added_squares = np.einsum("bn,bn->b", bands, bands)
-    total, shift = count + added, added_mean - mean
-    return (
-        total,
-        mean + shift * (added / total),
-        squares + added_squares + np.square(shift) * (count * added / total),
-    )
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Number, mean (C,) and sum of squared deviations (C,) float64 of pixels."""
+
+    count: int
+    mean: np.ndarray
+    squares: np.ndarray
+
+    @classmethod
+    def of(cls, pixels: np.ndarray) -> Moments:
+        """Those of (n, C) pixels."""
+        bands = np.ascontiguousarray(pixels.T, dtype=np.float64)  # sums along memory are many times faster
+        if not bands.shape[1]:
+            return cls(0, np.zeros(len(bands)), np.zeros(len(bands)))
+        mean = bands.mean(axis=1)
+        bands = bands - mean[:, None]
+        return cls(bands.shape[1], mean, np.einsum("bn,bn->b", bands, bands))
+
+    def __add__(self, other: Moments) -> Moments:
+        """Those of both sets of pixels together (Chan's update)."""
+        if not self.count or not other.count:
+            return self if self.count else other
+        total, shift = self.count + other.count, other.mean - self.mean
+        return Moments(
+            total,
+            self.mean + shift * (other.count / total),
+            self.squares + other.squares + np.square(shift) * (self.count * other.count / total),
+        )
+
+    def scaling(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """(mean, standard deviation) of each band; a band of one value gets the deviation 1.
+
+        Raises:
+            DatasetError: there are no pixels.
+        """
+        if not self.count:
+            raise DatasetError("No cell of the training images has data; check their no-data value.")
+        deviation = np.sqrt(self.squares / self.count)
+        deviation[deviation == 0] = 1.0
+        return tuple(float(value) for value in self.mean), tuple(float(value) for value in deviation)

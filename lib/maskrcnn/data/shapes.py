@@ -14,6 +14,7 @@ import numpy as np
 
 from maskrcnn.data.masks import CroppedMask, crop_mask, intersect_window
 from maskrcnn.data.polygon_fill import fill_polygon
+from maskrcnn.data.rle import mask_from_runs
 from maskrcnn.data.windows import Window
 
 
@@ -58,6 +59,28 @@ class PackedMask:
     def inside(self, window: Window) -> CroppedMask | None:
         """The part inside of a window, in pixels of the window; None where there is none."""
         return intersect_window(self.unpack(), window) if _meet(self.box, window) else None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunMask:
+    """The part of an instance inside of its image as run lengths (see `rle`), drawn when it is asked for.
+
+    box, area: of the whole instance, also of what lies outside of the image; runs: (n,) int, of an image of
+    `height` x `width` pixels.
+    """
+
+    box: tuple[int, int, int, int]
+    area: float
+    runs: np.ndarray
+    height: int
+    width: int
+
+    def inside(self, window: Window) -> CroppedMask | None:
+        """The part inside of a window, in pixels of the window; None where there is none."""
+        if not _meet(self.box, window):
+            return None
+        mask = mask_from_runs(self.runs, self.height, self.width)
+        return None if mask is None else intersect_window(mask, window)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -105,7 +105,7 @@ def describe_model(
         "mini_mask_shape": mini_mask_shape,
     }
     if initial is None:
-        mean, scale = band_statistics(dataset.images)
+        mean, scale = dataset.band_statistics or band_statistics(dataset.images)
         base = smallest_anchor(dataset)
         scales = tuple(base * 2**level for level in range(5))
         return ModelConfig(**values, band_mean=mean, band_scale=scale, anchor_scales=scales)
@@ -113,7 +113,7 @@ def describe_model(
     config = _initial_config(initial)
     if config.bands == images[0].bands:
         return replace(config, **values)
-    mean, scale = band_statistics(dataset.images)
+    mean, scale = dataset.band_statistics or band_statistics(dataset.images)
     return replace(config, **values, band_mean=mean, band_scale=scale)
 
 
