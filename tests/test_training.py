@@ -13,12 +13,12 @@ from drawing import CLASSES, draw_scene, write_training_directory
 from maskrcnn.config import ModelConfig
 from maskrcnn.data.formats import open_dataset
 from maskrcnn.data.split import split_dataset
+from maskrcnn.devices.available import check_device_count, list_devices
 from maskrcnn.errors import DatasetError, DeviceError, MaskRCNNError
 from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.model import build_network
 from maskrcnn.network.training import TrainingNetwork, anchor_count
 from maskrcnn.training import log, memory, preparation
-from maskrcnn.training.devices import list_devices, use_devices
 from maskrcnn.training.loop import run_epochs
 from maskrcnn.training.precision import cpu_has_bfloat16, use_precision
 from maskrcnn.training.schedule import learning_rate_share, plan_stages
@@ -89,8 +89,9 @@ def run(dataset, logs, *, first_epoch=1, initial=None, reporter=None, score=None
         load_weights(legacy_layout(network), read_model(initial))
     size = preparation.ImageSize(64, 64, False)
     feed = preparation.make_feed(dataset, config, size, settings, anchor_count(config))
+    model = TrainingNetwork(network)
     result = run_epochs(
-        network, config, feed, settings, reporter or Quiet(), first_epoch=first_epoch, score=score
+        model, config, feed, settings, reporter or Quiet(), first_epoch=first_epoch, score=score
     )
     return result, settings
 
@@ -266,7 +267,7 @@ def test_smallest_anchors_follow_the_objects(dataset):
 
 def test_more_devices_than_there_are_is_an_error_that_lists_them():
     with pytest.raises(DeviceError, match=list_devices()[0].split(":")[0]):
-        use_devices(len(list_devices()) + 1)
+        check_device_count(len(list_devices()) + 1)
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "../up"])

@@ -118,10 +118,10 @@ class ValidationBatches:
     def __len__(self) -> int:
         return -(-len(self._windows) // self._batch_size)
 
-    def batch(self, number: int) -> Batch:
-        """The batch of this number, from 0 to len - 1."""
+    def batch(self, number: int, part: slice = slice(None)) -> Batch:
+        """The batch of this number, from 0 to len - 1, or some of its samples."""
         samples = []
-        for place in range(number * self._batch_size, (number + 1) * self._batch_size):
+        for place in range(number * self._batch_size, (number + 1) * self._batch_size)[part]:
             image, window = self._windows[place % len(self._windows)]
             samples.append(validation_sample(image, window, self._config, self._settings))
         return assemble(samples, self._config)

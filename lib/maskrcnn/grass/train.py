@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import grass.script as gs
 
-from maskrcnn.config import ModelConfig
 from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.formats import open_dataset
 from maskrcnn.data.split import hold_out, split_dataset
 from maskrcnn.errors import MaskRCNNError
 from maskrcnn.training import preparation
 from maskrcnn.training.settings import TrainingSettings
-from maskrcnn.weights import ModelFile, load_weights, read_model
+from maskrcnn.training.worker import Job, train
+from maskrcnn.weights import read_model
 
 UNUSED_SHARE = 0.1  # of the images, left out by the flag -s
 VALIDATION_SHARE = 0.25  # of the images that are used
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """Everything about a run, checked. `epoch`: the run goes on after it; 0 for a new run."""
-
-    dataset: Dataset
-    config: ModelConfig
-    size: preparation.ImageSize
-    settings: TrainingSettings
-    initial: ModelFile | None
-    skip_heads: bool
-    epoch: int
 
 
 class Console:
@@ -52,10 +38,10 @@ def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     Raises:
         MaskRCNNError: bad input, before any work; or the training failed.
     """
-    request = check_request(options, flags)
-    gs.message(preparation.summarise(request.dataset))
-    result = train(request)
-    settings = request.settings
+    job = check_job(options, flags)
+    gs.message(preparation.summarise(job.dataset))
+    result = train(job, Console())
+    settings = job.settings
     if not result.last_epoch:
         gs.warning("Interrupted before the first epoch was complete: no model was saved")
         return False
@@ -69,8 +55,8 @@ def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     return True
 
 
-def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Request:
-    """Turn options into a request.
+def check_job(options: Mapping[str, str], flags: Mapping[str, bool]) -> Job:
+    """Turn options into a job.
 
     Raises:
         MaskRCNNError: the first thing that is wrong with them or the files they name.
@@ -113,7 +99,7 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
         initial=initial,
         other_classes=flags["e"],
     )
-    return Request(
+    return Job(
         dataset=dataset,
         config=config,
         size=size,
@@ -144,39 +130,3 @@ def open_images(options: Mapping[str, str], settings: TrainingSettings, *, leave
         unused_list.write_text("".join(f"{image.path}\n" for image in unused), encoding="utf-8")
         gs.message(f"{len(unused)} images are left out; their list is in {unused_list}")
     return split_dataset(dataset, VALIDATION_SHARE, settings.seed) if settings.validation_steps else dataset
-
-
-def train(request: Request):
-    """Build the network, load initial weights and train; imports Keras. Returns a `TrainingResult`."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import keras
-
-    from maskrcnn.network.layout import legacy_layout
-    from maskrcnn.network.model import build_network
-    from maskrcnn.network.training import anchor_count
-    from maskrcnn.training.devices import list_devices, use_devices
-    from maskrcnn.training.loop import run_epochs
-    from maskrcnn.training.precision import choose_precision, use_precision
-
-    config, settings = request.config, request.settings
-    keras.utils.set_random_seed(settings.seed)
-    precision = choose_precision(settings.precision)
-    with use_devices(settings.device_count), use_precision(precision):
-        network = build_network(config)
-        height, width = config.image_shape
-        gs.message(
-            f"Model: {config.backbone}, {network.count_params():,} weights, "
-            f"input of {height} x {width} pixels in {config.bands} bands"
-        )
-        gs.message(
-            f"Devices: {', '.join(list_devices()[: settings.device_count])} "
-            f"(Keras {keras.version()} on {keras.backend.backend()}, {precision}), "
-            f"{settings.batch_size} images per step"
-        )
-        if request.initial:
-            report = load_weights(legacy_layout(network), request.initial, skip_heads=request.skip_heads)
-            gs.message(f"{request.initial.path}: {report.summary()}")
-        if request.epoch:
-            gs.message(f"Going on after epoch {request.epoch}")
-        feed = preparation.make_feed(request.dataset, config, request.size, settings, anchor_count(config))
-        return run_epochs(network, config, feed, settings, Console(), first_epoch=request.epoch + 1)

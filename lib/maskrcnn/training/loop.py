@@ -58,6 +58,7 @@ class Run:
     feed: Feed
     settings: TrainingSettings
     reporter: Reporter
+    writing: bool
     score: Callable[[], dict[str, float]] | None
     started: float
 
@@ -68,7 +69,7 @@ class Run:
 
 
 def run_epochs(
-    network: keras.Model,
+    model: TrainingNetwork,
     config: ModelConfig,
     feed: Feed,
     settings: TrainingSettings,
@@ -76,6 +77,7 @@ def run_epochs(
     *,
     first_epoch: int = 1,
     score: Callable[[], dict[str, float]] | None = None,
+    writing: bool = True,
 ) -> TrainingResult:
     """Train a network; a model file, a table row and the learning curve are written after each epoch.
 
@@ -87,11 +89,12 @@ def run_epochs(
         first_epoch: above 1, the run goes on from the state saved after the epoch before.
         score: scores of the network as it is, called after each epoch; they become columns of its row. The
             best model is the one with the highest `mask_AP`, without scores the one with the lowest loss.
+        writing: whether files are written; of several processes that train together only one does it.
 
     Raises:
         MaskRCNNError: the loss is no longer a number, or the memory does not suffice.
     """
-    run = Run(TrainingNetwork(network), config, feed, settings, reporter, score, time.monotonic())
+    run = Run(model, config, feed, settings, reporter, writing, score, time.monotonic())
     last_epoch = first_epoch - 1
     ended_early = ""
     try:
@@ -182,7 +185,8 @@ def train_epoch(run: Run, stage: Stage, epoch: int, batches: Prefetcher, *, comp
         "learning_rate": float(keras.ops.convert_to_numpy(run.model.optimizer.learning_rate)),
         "seconds": time.monotonic() - started,
     }
-    keep_epoch(run, epoch, row | losses | scores)
+    if run.writing:
+        keep_epoch(run, epoch, row | losses | scores)
     details = ", ".join(f"{name} {value:.3f}" for name, value in (losses | scores).items())
     reporter.message(
         f"Epoch {epoch}/{settings.epochs} ({stage.layers}): {details}; {pace}. "

@@ -176,8 +176,12 @@ def make_feed(
     size: ImageSize,
     settings: TrainingSettings,
     anchors: int,
+    *,
+    part: slice = slice(None),
 ) -> Feed:
     """Batches of samples and of the noise that decides which anchors and regions are trained on.
+
+    part: the rows of each batch that are wanted, the share of one of several processes.
 
     The noise of a sample follows from the seed and the sample's number: it is the same however many
     devices share a batch.
@@ -193,7 +197,7 @@ def make_feed(
     )
 
     def with_noise(batch, number, purpose):
-        rows = range(number * settings.batch_size, (number + 1) * settings.batch_size)
+        rows = range(number * settings.batch_size, (number + 1) * settings.batch_size)[part]
         sources = [np.random.default_rng([settings.seed, purpose, row]) for row in rows]
         batch["anchor_noise"] = np.stack([source.random(anchors, np.float32) for source in sources])
         batch["roi_noise"] = np.stack(
@@ -202,7 +206,7 @@ def make_feed(
         return batch
 
     if not dataset.validation or not settings.validation_steps:
-        return Feed(lambda step: with_noise(batches.batch(step), step, 3), lambda number: {}, 0)
+        return Feed(lambda step: with_noise(batches.batch(step, part), step, 3), lambda number: {}, 0)
     checks = ValidationBatches(
         dataset.validation,
         config,
@@ -211,8 +215,8 @@ def make_feed(
         limit=settings.validation_steps,
     )
     return Feed(
-        lambda step: with_noise(batches.batch(step), step, 3),
-        lambda number: with_noise(checks.batch(number), number, 4),
+        lambda step: with_noise(batches.batch(step, part), step, 3),
+        lambda number: with_noise(checks.batch(number, part), number, 4),
         len(checks),
     )
 

@@ -16,7 +16,7 @@ class TrainingSettings:
     steps_per_epoch: int = 3000  # optimiser steps
     validation_steps: int = 100
     images_per_device: int = 1
-    device_count: int = 1
+    device_count: int = 1  # of all machines together
     learning_rate: float = 5e-4
     patience: int = 0  # epochs without a better model after which the run ends, 0: it doesn't
     minutes: float = 0.0  # after which the run ends, 0: no limit

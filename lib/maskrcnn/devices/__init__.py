@@ -1,0 +1,1 @@
+"""The devices that Keras' backend offers, and processes that work together. Knows no data and no network."""

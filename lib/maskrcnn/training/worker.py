@@ -1,0 +1,113 @@
+"""The training of one process, alone or as one of several: no matter who started it, or with what options."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from maskrcnn.config import ModelConfig
+from maskrcnn.data.dataset import Dataset
+from maskrcnn.devices.place import Place
+from maskrcnn.training.preparation import ImageSize, make_feed
+from maskrcnn.training.settings import TrainingSettings
+from maskrcnn.weights import ModelFile, load_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything about a run, checked. It can be pickled and sent to processes on other machines.
+
+    The files it names (images, initial model, logs) must be found under the same paths there.
+    `settings.device_count` counts the devices of all processes. `epoch`: the run goes on after it; 0 for a
+    new run.
+    """
+
+    dataset: Dataset
+    config: ModelConfig
+    size: ImageSize
+    settings: TrainingSettings
+    initial: ModelFile | None = None
+    skip_heads: bool = False
+    epoch: int = 0
+
+
+class Silence:
+    """A reporter that tells nobody."""
+
+    def message(self, text: str) -> None:
+        pass
+
+    def percent(self, done: int, total: int) -> None:
+        pass
+
+
+def train(job: Job, reporter):
+    """Train on `job.settings.device_count` devices of this machine; imports Keras.
+
+    Returns a `TrainingResult`.
+
+    Raises:
+        MaskRCNNError: there are fewer devices, or the training failed.
+    """
+    return train_worker(job, reporter, Place())
+
+
+def train_worker(job: Job, reporter, place: Place):
+    """Train as the process at `place`; all processes are given the same job. Imports Keras.
+
+    Only the first process writes files and reports. Returns a `TrainingResult`.
+
+    Raises:
+        MaskRCNNError: there are fewer devices than this process should use, or the training failed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import keras
+
+    from maskrcnn.network.layout import legacy_layout
+    from maskrcnn.network.model import build_network
+    from maskrcnn.network.training import anchor_count
+    from maskrcnn.training.loop import run_epochs
+    from maskrcnn.training.precision import choose_precision, use_precision
+    from maskrcnn.training.replicas import use_devices
+
+    config, settings = job.config, job.settings
+    if not place.first:
+        reporter = Silence()
+    with ExitStack() as stack:
+        devices = stack.enter_context(use_devices(settings.device_count, place))
+        precision = choose_precision(settings.precision)  # asks the devices, once they are set up
+        stack.enter_context(use_precision(precision))
+        keras.utils.set_random_seed(settings.seed)
+        network = build_network(config)
+        height, width = config.image_shape
+        reporter.message(
+            f"Model: {config.backbone}, {network.count_params():,} weights, "
+            f"input of {height} x {width} pixels in {config.bands} bands"
+        )
+        reporter.message(
+            f"Devices: {devices.names} (Keras {keras.version()} on {keras.backend.backend()}, {precision}), "
+            f"{settings.batch_size} images per step"
+        )
+        if job.initial:
+            report = load_weights(legacy_layout(network), job.initial, skip_heads=job.skip_heads)
+            reporter.message(f"{job.initial.path}: {report.summary()}")
+        if job.epoch:
+            reporter.message(f"Going on after epoch {job.epoch}")
+        feed = make_feed(
+            job.dataset,
+            config,
+            job.size,
+            settings,
+            anchor_count(config),
+            part=place.share(settings.batch_size),
+        )
+        return run_epochs(
+            devices.training_network(network),
+            config,
+            feed,
+            settings,
+            reporter,
+            first_epoch=job.epoch + 1,
+            writing=place.first,
+        )

@@ -1,0 +1,105 @@
+"""A training job travels to other processes, and each knows its place among them."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+
+from drawing import CLASSES, draw_scene, write_training_directory
+from maskrcnn.config import ModelConfig
+from maskrcnn.data.batches import TrainingBatches, ValidationBatches
+from maskrcnn.data.formats import open_dataset
+from maskrcnn.data.samples import SampleSettings
+from maskrcnn.data.split import split_dataset
+from maskrcnn.devices.place import Place
+from maskrcnn.errors import DeviceError
+from maskrcnn.training.preparation import ImageSize
+from maskrcnn.training.settings import TrainingSettings
+from maskrcnn.training.worker import Job
+from maskrcnn.weights import read_model
+
+CONFIG = ModelConfig(classes=CLASSES, backbone="resnet18", image_shape=(64, 64), max_instances=10)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    for number in range(3):
+        scene = draw_scene(height=96, width=96, objects=5, seed=number)
+        write_training_directory(folder, f"scene_{number}", scene)
+    return split_dataset(open_dataset(folder, CLASSES), 0.3)
+
+
+def test_a_job_that_was_pickled_gives_the_same_samples(dataset, tmp_path, tiny_model):
+    job = Job(
+        dataset=dataset,
+        config=CONFIG,
+        size=ImageSize(64, 64, False),
+        settings=TrainingSettings(name="test", logs=tmp_path),
+        initial=read_model(tiny_model),
+    )
+    copy = pickle.loads(pickle.dumps(job))
+    assert (copy.config, copy.settings, copy.size) == (job.config, job.settings, job.size)
+    assert copy.initial == job.initial
+
+    def batch(job):
+        return TrainingBatches(job.dataset.images, CONFIG, SampleSettings(min_dim=64)).batch(3)
+
+    for name, values in batch(job).items():
+        np.testing.assert_array_equal(batch(copy)[name], values)
+
+
+def test_processes_make_their_own_rows_of_a_batch(dataset):
+    settings = SampleSettings(min_dim=64)
+    batches = TrainingBatches(dataset.images, CONFIG, settings, batch_size=4)
+    checks = ValidationBatches(dataset.validation, CONFIG, settings, batch_size=4)
+    for source in (batches, checks):
+        whole = source.batch(0)
+        places = [Place(rank=rank, world_size=2, address="here:1") for rank in range(2)]
+        parts = [source.batch(0, place.share(4)) for place in places]
+        for name, values in whole.items():
+            np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), values)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1"},
+        {"SLURM_PROCID": "1", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1"},
+        {
+            "OMPI_COMM_WORLD_RANK": "1",
+            "OMPI_COMM_WORLD_SIZE": "4",
+            "OMPI_COMM_WORLD_LOCAL_RANK": "1",
+        },
+    ],
+)
+def test_the_place_is_what_the_launcher_says(variables):
+    variables |= {"MASTER_ADDR": "node1", "MASTER_PORT": "4711"}
+    place = Place.from_environment(variables)
+    assert place == Place(rank=1, world_size=4, local_rank=1, address="node1:4711")
+    assert not place.first and place.share(8) == slice(2, 4)
+
+
+@pytest.mark.parametrize("variables", [{}, {"SLURM_PROCID": "0", "SLURM_NTASKS": "1"}])
+def test_without_a_launcher_a_process_is_alone(variables):
+    assert Place.from_environment(variables) == Place()
+    assert Place().first and Place().share(3) == slice(0, 3)
+
+
+@pytest.mark.parametrize(
+    ("variables", "text"),
+    [
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "MASTER_ADDR"),
+        ({"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, "from 0 to 1"),
+    ],
+)
+def test_a_place_that_cannot_be_is_refused(variables, text):
+    with pytest.raises(DeviceError, match=text):
+        Place.from_environment(variables)
+
+
+def test_devices_that_cannot_be_shared_equally_are_refused():
+    with pytest.raises(DeviceError, match="3 devices"):
+        Place(rank=0, world_size=2, address="here:1").share(3)
