@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -24,7 +26,12 @@ from drawn_scenes import (
 from maskrcnn.config import ModelConfig
 from maskrcnn.data.masks import crop_mask, paste
 from maskrcnn.detection.instances import Instance
-from maskrcnn.detection.pipeline import DetectionSettings, detect_scene, find_in_scene
+from maskrcnn.detection.pipeline import (
+    DetectionSettings,
+    detect_scene,
+    find_by_workers,
+    find_in_scene,
+)
 from maskrcnn.detection.scene import ArrayScene
 from maskrcnn.errors import SceneError
 
@@ -158,6 +165,59 @@ def test_the_result_does_not_depend_on_batch_and_block_size(chance):
         )
         np.testing.assert_array_equal(others, ids)
         assert other_instances == instances
+
+
+class ThreadWorkers:
+    """Several threads that take their time, each time another."""
+
+    def __init__(self, finder, threads, reads_scene=False):
+        self.in_flight, self.reads_scene = 2 * threads, reads_scene
+        self._finder, self._pool = finder, ThreadPoolExecutor(threads)
+        self._under_way, self.most_under_way, self.batches = 0, 0, []
+        self._delays = np.random.default_rng(0)
+
+    def submit(self, batch):
+        self._under_way += 1
+        self.most_under_way = max(self.most_under_way, self._under_way)
+        self.batches.append(batch)
+        return self._pool.submit(self._find, batch, float(self._delays.uniform(0, 0.004)))
+
+    def _find(self, batch, delay):
+        time.sleep(delay)
+        self._under_way -= 1
+        return self._finder(batch)
+
+
+@pytest.mark.parametrize("reads_scene", [False, True])
+def test_workers_in_any_order_give_what_one_finder_gives(reads_scene):
+    labels = scattered_objects(np.random.default_rng(1), 0, largest=40)
+    finder = jittered_finder(labels, 1)
+    changes = {"tile_shape": (20, 27), "overlap": 6, "batch_size": 2}
+    ids, instances = run(labels, finder, **changes)
+    workers = ThreadWorkers(finder, 3, reads_scene)
+    scene = ArrayScene(labels[..., None].astype(np.uint8))
+    others, other_instances = join_blocks(find_by_workers(scene, workers, settings(**changes)), labels.shape)
+    np.testing.assert_array_equal(others, ids)
+    assert other_instances == instances
+    assert 1 < workers.most_under_way <= workers.in_flight
+    assert all(bool(batch.pixels) != reads_scene for batch in workers.batches)
+
+
+def test_workers_that_read_the_scene_may_say_that_a_tile_has_no_data():
+    reports = []
+    workers = ThreadWorkers(lambda batch: [None for _ in batch.tiles], 2, reads_scene=True)
+    blocks = find_by_workers(ArrayScene(np.zeros((40, 40, 1))), workers, settings(), reports.append)
+    assert not join_blocks(blocks, (40, 40))[1]
+    assert reports[-1].tiles_skipped == reports[-1].tiles_done == reports[-1].tiles_total == 9
+
+
+def test_an_error_of_a_worker_is_raised_and_ends_the_reading():
+    def fail(batch):
+        raise SceneError("the third machine is on fire")
+
+    with pytest.raises(SceneError, match="on fire"):
+        list(find_by_workers(ArrayScene(np.ones((90, 90, 1))), ThreadWorkers(fail, 2), settings()))
+    assert not reader_threads()
 
 
 def test_a_scene_without_any_object_gives_empty_rows():

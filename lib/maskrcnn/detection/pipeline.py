@@ -1,15 +1,19 @@
 """Detect in a scene of any size: read, cut, detect, merge and hand out finished rows, all at the same time.
 
-Memory holds two strips of the scene (tile height x scene width), one batch, and the objects that rows not yet
-handed out show, packed. It does not grow with the scene's height, but for objects as high as that.
+Memory holds two strips of the scene (tile height x scene width), the batches under way (one, but for
+workers), and the objects that rows not yet handed out show, packed. It does not grow with the scene's height,
+but for objects as high as that.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -61,13 +65,14 @@ class DetectionSettings:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TileBatch:
-    """Tiles to detect in. images: (B, H, W, C) float32, scaled; windows: (B, 4) float32, (y1, x1, y2, x2):
-    the part of each image that shows the scene; tiles, valid ((h, w) bool each): fewer than B at the end.
+    """Tiles to detect in; at most as many as the settings' batch size.
+
+    pixels: (h, w, C) of the scene's type, 0 without data; valid: (h, w) bool. Both are empty for workers that
+    read the scene themselves.
     """
 
     tiles: tuple[Tile, ...]
-    images: np.ndarray
-    windows: np.ndarray
+    pixels: tuple[np.ndarray, ...]
     valid: tuple[np.ndarray, ...]
 
 
@@ -114,6 +119,19 @@ Finder = Callable[[TileBatch], Sequence[Sequence[Instance]]]
 Report = Callable[[Progress], None]
 
 
+class Workers(Protocol):
+    """Find the instances of several batches at a time, in other threads, processes or machines.
+
+    in_flight: batches that may be under way at once; reads_scene: they read the scene's pixels themselves.
+    """
+
+    in_flight: int
+    reads_scene: bool
+
+    def submit(self, batch: TileBatch) -> Future:
+        """Start on a batch. Its result: for each tile its instances in scene pixels, None without data."""
+
+
 def detect_scene(
     scene: Scene, detector: Detector, settings: DetectionSettings, report: Report | None = None
 ) -> Iterator[Block]:
@@ -135,13 +153,31 @@ def network_finder(detector: Detector, settings: DetectionSettings) -> Finder:
     """A finder that asks a network and draws its masks."""
 
     def find(batch: TileBatch) -> list[list[Instance]]:
-        detections = detector(batch.images, batch.windows)
+        detections = detector(*network_input(batch, settings))
         return [
             instances_in_tile(found, tile, valid, settings.confidence)
             for found, tile, valid in zip(detections, batch.tiles, batch.valid, strict=False)
         ]
 
     return find
+
+
+def network_input(batch: TileBatch, settings: DetectionSettings) -> tuple[np.ndarray, np.ndarray]:
+    """What the network gets, always of the same shape: free places are zeros.
+
+    Returns: images (B, H, W, C) float32: padded with raw zeros, then scaled; windows (B, 4) float32,
+    (y1, x1, y2, x2): the part of each image that shows the scene.
+    """
+    height, width = settings.tile_shape
+    images = np.zeros((settings.batch_size, height, width, len(settings.band_mean)), dtype=np.float32)
+    windows = np.tile(np.array([0, 0, height, width], dtype=np.float32), (settings.batch_size, 1))
+    for index, (tile, pixels) in enumerate(zip(batch.tiles, batch.pixels, strict=True)):
+        padding = ((0, height - tile.height), (0, width - tile.width), (0, 0))
+        if any(after for _, after in padding):
+            pixels = np.pad(pixels, padding)
+        images[index] = scale_pixels(pixels, settings.band_mean, settings.band_scale)
+        windows[index, 2:] = tile.height, tile.width
+    return images, windows
 
 
 def find_in_scene(
@@ -151,81 +187,130 @@ def find_in_scene(
 
     A finder may give an object that the tile's border cuts into several pieces as one instance.
     """
+    return find_by_workers(scene, _Here(finder), settings, report)
+
+
+def find_by_workers(
+    scene: Scene, workers: Workers, settings: DetectionSettings, report: Report | None = None
+) -> Iterator[Block]:
+    """As `find_in_scene`, by workers that have several batches under way. The result is the same.
+
+    An error of a worker is raised here; batches that were not begun are given up then.
+    """
     if scene.bands != len(settings.band_mean):
         raise SceneError(
             f"Scene {scene.name} has {scene.bands} bands, the model was trained on "
             f"{len(settings.band_mean)}. Give the same bands in the same order as for training."
         )
     grid = cut_tiles(scene.height, scene.width, settings.tile_shape, settings.overlap)
-    return _Run(scene, finder, settings, grid, report).blocks()
+    return _Run(scene, workers, settings, grid, report).blocks()
+
+
+class _Here:
+    """A finder as workers: it does its work at once, in this thread."""
+
+    in_flight = 1
+    reads_scene = False
+
+    def __init__(self, finder: Finder):
+        self._finder = finder
+
+    def submit(self, batch: TileBatch) -> Future:
+        future: Future = Future()
+        future.set_result(self._finder(batch))
+        return future
 
 
 class _Run:
     """One scene on its way through the pipeline."""
 
-    def __init__(self, scene: Scene, finder: Finder, settings: DetectionSettings, grid: TileGrid, report):
-        self._scene, self._finder, self._settings, self._grid = scene, finder, settings, grid
+    def __init__(self, scene: Scene, workers: Workers, settings: DetectionSettings, grid: TileGrid, report):
+        self._scene, self._workers, self._settings, self._grid = scene, workers, settings, grid
         self._report = report
         self._recogniser = Recogniser(grid)
         self._overlaps = OverlapDecision(settings.minimum_area)
         self._rows = RowWriter(scene.width, settings.block_rows)
-        self._pending: list[tuple[int, Tile, np.ndarray, np.ndarray]] = []  # tile row, tile, image, valid
+        # to be sent: tile row, tile and, unless the workers read it, pixels and valid
+        self._pending: list[tuple[int, Tile, tuple[np.ndarray, ...]]] = []
+        self._under_way: deque[tuple[Future, list[tuple[int, Tile]]]] = deque()
         self._found: list[list[tuple[Tile, Sequence[Instance]]]] = [[] for _ in grid.row_starts]
         self._missing = [0] * len(grid.row_starts)  # tiles of each row that wait for the network
         self._merged = 0  # rows of tiles
         self._progress = Progress(tiles_total=len(grid))
 
     def blocks(self) -> Iterator[Block]:
+        try:
+            for index in self._read_rows():
+                yield from self._merge(index + 1)
+            if self._pending:
+                self._detect()
+            while self._under_way:
+                self._collect()
+                yield from self._merge(len(self._missing))
+            yield from self._merge(len(self._missing))
+        finally:
+            for future, _ in self._under_way:
+                future.cancel()
+
+    def _read_rows(self) -> Iterator[int]:
+        """Send all tiles on their way, row by row; gives the number of each row that is read."""
+        if self._workers.reads_scene:
+            for index in range(len(self._missing)):
+                for tile in self._grid.row(index):
+                    self._add(index, tile)
+                yield index
+            return
         for strip in read_strips(self._scene, self._grid):
             self._advance(seconds_reading=strip.waited)
-            for tile in self._grid.row(strip.index):
+            index = strip.index
+            for tile in self._grid.row(index):
                 pixels, valid = strip.cut(tile)
-                if not valid.any():
+                if valid.any():
+                    self._add(index, tile, pixels.copy(), valid.copy())
+                else:
                     self._advance(tiles_done=1, tiles_skipped=1)
-                    continue
-                self._pending.append((strip.index, tile, self._scaled(pixels), valid.copy()))
-                self._missing[strip.index] += 1
-                if len(self._pending) == self._settings.batch_size:
-                    self._detect()
-            del pixels, valid
-            read_rows = strip.index + 1
-            del strip
-            yield from self._merge(read_rows)
-        if self._pending:
-            self._detect()
-        yield from self._merge(len(self._missing))
+            del pixels, valid, strip
+            yield index
 
-    def _scaled(self, pixels: np.ndarray) -> np.ndarray:
-        """One tile's pixels padded with raw zeros and scaled: (H, W, C) float32."""
-        height, width = self._settings.tile_shape
-        padding = ((0, height - pixels.shape[0]), (0, width - pixels.shape[1]), (0, 0))
-        if any(after for _, after in padding):
-            pixels = np.pad(pixels, padding)
-        return scale_pixels(pixels, self._settings.band_mean, self._settings.band_scale)
+    def _add(self, row: int, tile: Tile, *pixels: np.ndarray) -> None:
+        self._pending.append((row, tile, pixels))
+        self._missing[row] += 1
+        if len(self._pending) == self._settings.batch_size:
+            self._detect()
 
     def _detect(self) -> None:
-        """Send the pending tiles through the network; the batch always has the same shape."""
+        """Send the pending tiles to the workers, and take the oldest results when enough is under way."""
         start = time.perf_counter()
-        size = self._settings.batch_size
-        images = np.zeros((size, *self._settings.tile_shape, self._scene.bands), dtype=np.float32)
-        windows = np.tile(np.array([0, 0, *self._settings.tile_shape], dtype=np.float32), (size, 1))
-        for index, (_, tile, image, _) in enumerate(self._pending):
-            images[index] = image
-            windows[index, 2:] = tile.height, tile.width
+        pixels = [pixels for _, _, pixels in self._pending if pixels]
         batch = TileBatch(
-            tiles=tuple(tile for _, tile, _, _ in self._pending),
-            images=images,
-            windows=windows,
-            valid=tuple(valid for _, _, _, valid in self._pending),
+            tiles=tuple(tile for _, tile, _ in self._pending),
+            pixels=tuple(one for one, _ in pixels),
+            valid=tuple(valid for _, valid in pixels),
         )
-        found = self._finder(batch)
-        if len(found) < len(batch.tiles):
-            raise ValueError(f"Expected the instances of {len(batch.tiles)} tiles, received {len(found)}")
-        for (row, tile, _, _), instances in zip(self._pending, found, strict=False):
-            self._found[row].append((tile, instances))
-            self._missing[row] -= 1
-        self._advance(tiles_done=len(batch.tiles), seconds_network=time.perf_counter() - start)
+        places = [(row, tile) for row, tile, _ in self._pending]
         self._pending = []
+        self._under_way.append((self._workers.submit(batch), places))
+        self._advance(seconds_network=time.perf_counter() - start)
+        while self._under_way and (
+            len(self._under_way) >= self._workers.in_flight or self._under_way[0][0].done()
+        ):
+            self._collect()
+
+    def _collect(self) -> None:
+        """Wait for the oldest batch under way."""
+        start = time.perf_counter()
+        future, places = self._under_way.popleft()
+        found = future.result()
+        if len(found) < len(places):
+            raise ValueError(f"Expected the instances of {len(places)} tiles, received {len(found)}")
+        skipped = 0
+        for (row, tile), instances in zip(places, found, strict=False):
+            skipped += instances is None
+            self._found[row].append((tile, instances or ()))
+            self._missing[row] -= 1
+        self._advance(
+            tiles_done=len(places), tiles_skipped=skipped, seconds_network=time.perf_counter() - start
+        )
 
     def _merge(self, read_rows: int) -> Iterator[Block]:
         """Merge the rows of tiles that are complete, of those read; hand out the rows that are final."""
