@@ -255,7 +255,7 @@ def main():
     find_library()
     from maskrcnn.packages import install_hint, missing_packages
 
-    missing = missing_packages(["numpy", "h5py", "scipy", "rasterio", "matplotlib", "keras"])
+    missing = missing_packages(["numpy", "h5py", "scipy", "rasterio", "matplotlib", "pycocotools", "keras"])
     if missing:
         gs.fatal(install_hint(missing))
     from maskrcnn.errors import MaskRCNNError

@@ -269,6 +269,22 @@ def test_validation_can_be_limited_to_windows_of_all_images(images):
     assert (raw(batches.batch(1))[-1, :12] < 1).all()  # the last window is the small image's
 
 
+def test_a_sample_knows_which_part_of_it_is_no_padding(images):
+    settings = SampleSettings(zoom=False)
+    batches = TrainingBatches([images["small"]], CONFIG, settings, seed=3)
+    boxes = set()
+    for number in range(16):
+        sample = batches.sample(number)
+        y1, x1, y2, x2 = sample.content
+        boxes.add(sample.content)
+        shown = np.zeros(sample.image.shape[:2], bool)
+        shown[y1:y2, x1:x2] = True
+        values = raw({"images": sample.image})
+        np.testing.assert_allclose(values[~shown], 0, atol=1e-4)
+        assert (values[shown] > 10).all()
+    assert len(boxes) > 1  # turned images of sides that differ
+
+
 def test_an_error_of_a_worker_reaches_the_consumer_at_its_place(images):
     broken = replace(images["exact"], read=fail)
     batches = TrainingBatches([broken], CONFIG, SampleSettings())

@@ -120,11 +120,27 @@ class ValidationBatches:
 
     def batch(self, number: int, part: slice = slice(None)) -> Batch:
         """The batch of this number, from 0 to len - 1, or some of its samples."""
-        samples = []
-        for place in range(number * self._batch_size, (number + 1) * self._batch_size)[part]:
-            image, window = self._windows[place % len(self._windows)]
-            samples.append(validation_sample(image, window, self._config, self._settings))
+        places = range(number * self._batch_size, (number + 1) * self._batch_size)[part]
+        samples = [self.sample(place % len(self._windows)) for place in places]
         return assemble(samples, self._config)
+
+    @property
+    def sample_count(self) -> int:
+        """Number of windows, each counted once."""
+        return len(self._windows)
+
+    def name(self, number: int) -> str:
+        """Name of a window, counted from 0: that of its image, with its place if it is a part of it."""
+        image, window = self._windows[number]
+        if (window.height, window.width) == (image.height, image.width):
+            return image.name
+        y1, x1, y2, x2 = window.box
+        return f"{image.name}[{y1}:{y2},{x1}:{x2}]"
+
+    def sample(self, number: int) -> Sample:
+        """The sample of the window of this number, counted from 0."""
+        image, window = self._windows[number]
+        return validation_sample(image, window, self._config, self._settings)
 
 
 def assemble(samples: Sequence[Sample], config: ModelConfig) -> Batch:

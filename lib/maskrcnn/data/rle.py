@@ -74,3 +74,22 @@ def mask_from_runs(runs: Sequence[int], height: int, width: int) -> CroppedMask 
     changes[ends - first * height] -= 1
     columns = np.cumsum(changes[:-1], dtype=np.int8).astype(bool).reshape(-1, height)
     return crop_mask(columns.T, 0, int(first))
+
+
+def runs_of_mask(mask: CroppedMask, height: int, width: int) -> list[int]:
+    """Run lengths of a mask of an image of (height, width) pixels that holds all of it."""
+    y1, x1, y2, x2 = mask.box
+    if y1 < 0 or x1 < 0 or y2 > height or x2 > width:
+        raise ValueError(f"Expected a mask inside of {height} x {width} pixels, received the box {mask.box}")
+    # a row of outside below each column ends its last run
+    columns = np.zeros((x2 - x1, y2 - y1 + 1), dtype=bool)
+    columns[:, :-1] = mask.pixels.T
+    changes = np.flatnonzero(np.diff(columns.ravel(), prepend=False))
+    places = (x1 + changes // (y2 - y1 + 1)) * height + y1 + changes % (y2 - y1 + 1)
+    starts, ends = places[::2], places[1::2]
+    joined = starts[1:] == ends[:-1]  # a run that goes on at the top of the next column
+    starts = starts[np.append(True, ~joined)]
+    ends = ends[np.append(~joined, True)]
+    edges = np.stack([starts, ends], axis=1).ravel()
+    runs = np.diff(edges, prepend=0, append=height * width).tolist()
+    return runs if runs[-1] else runs[:-1]

@@ -56,10 +56,12 @@ class SampleSettings:
 class Sample:
     """One image for the network: image (H, W, C) float32, scaled; masks in its pixels; class_ids (n,) int32.
 
+    content: (y1, x1, y2, x2), the part of `image` that is no padding.
     dropped: objects for which there was no place among the network's `max_instances`.
     """
 
     image: np.ndarray
+    content: tuple[int, int, int, int]
     masks: tuple[CroppedMask, ...]
     class_ids: np.ndarray
     dropped: int
@@ -170,11 +172,14 @@ def finish_sample(
             resized = orient_mask(resized, change.orientation, *config.image_shape)
         masks.append(resized)
         class_ids.append(-abs(class_id) if cut_away else class_id)
+    content = CroppedMask(row=top, column=left, pixels=np.ones(after, dtype=bool))
     if change is not None:
         image = orient_image(image, change.orientation)
+        content = orient_mask(content, change.orientation, *config.image_shape)
     kept = _largest(masks, class_ids, config.max_instances)
     return Sample(
         image=scale_pixels(image, config.band_mean, config.band_scale),
+        content=content.box,
         masks=tuple(masks[index] for index in kept),
         class_ids=np.array([class_ids[index] for index in kept], dtype=np.int32),
         dropped=sum(class_id > 0 for class_id in class_ids) - sum(class_ids[index] > 0 for index in kept),
