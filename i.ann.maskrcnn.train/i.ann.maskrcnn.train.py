@@ -48,6 +48,12 @@
 # % guisection: Data
 # %end
 # %flag
+# % key: i
+# % label: Start the backbone from ImageNet weights
+# % description: They are downloaded once, through Keras; for resnet50 and resnet101
+# % guisection: Model
+# %end
+# %flag
 # % key: a
 # % label: No augmentation
 # % description: Images are trained as they are: not turned, not zoomed, no change of brightness
@@ -242,6 +248,10 @@
 # % answer: resnet101
 # % required: no
 # % guisection: Model
+# %end
+# %rules
+# % exclusive: model,-i
+# % requires: -e,model
 # %end
 
 import os

@@ -70,7 +70,7 @@ def check_job(options: Mapping[str, str], flags: Mapping[str, bool]) -> Job:
         validation_steps=int(options["validation_steps"]),
         images_per_device=int(options["images_per_gpu"]),
         device_count=int(options["gpu_count"]),
-        staged=model_path is not None,
+        staged=model_path is not None or flags["i"],
         train_batch_norm=flags["b"],
         learning_rate=check_positive(options, "learning_rate"),
         patience=int(options["patience"]),
@@ -87,6 +87,8 @@ def check_job(options: Mapping[str, str], flags: Mapping[str, bool]) -> Job:
     if epoch:  # a run from scratch stays one, although it is resumed through model=
         initial = read_model(settings.state_path)
         settings = replace(settings, staged=bool(initial.extra["staged"]))
+    if flags["i"]:
+        check_imagenet(options["backbone"])
     preparation.prepare_logs(settings, overwrite=gs.overwrite(), resuming=epoch > 0)
     dataset = open_images(options, settings, leave_some_out=flags["s"])
     mini_mask = options["mini_mask_size"]
@@ -106,8 +108,20 @@ def check_job(options: Mapping[str, str], flags: Mapping[str, bool]) -> Job:
         settings=settings,
         initial=initial,
         skip_heads=flags["e"],
+        imagenet=flags["i"],
         epoch=epoch,
     )
+
+
+def check_imagenet(backbone: str) -> None:
+    """See that the ImageNet weights are there, or download them; imports Keras.
+
+    Raises:
+        MaskRCNNError: they can't be had.
+    """
+    from maskrcnn.training.imagenet import fetch
+
+    fetch(backbone)
 
 
 def check_positive(options: Mapping[str, str], name: str) -> float:

@@ -19,8 +19,8 @@ class Job:
     """Everything about a run, checked. It can be pickled and sent to processes on other machines.
 
     The files it names (images, initial model, logs) must be found under the same paths there.
-    `settings.device_count` counts the devices of all processes. `epoch`: the run goes on after it; 0 for a
-    new run.
+    `settings.device_count` counts the devices of all processes. `imagenet`: the backbone starts
+    from ImageNet weights. `epoch`: the run goes on after it; 0 for a new run.
     """
 
     dataset: Dataset
@@ -29,6 +29,7 @@ class Job:
     settings: TrainingSettings
     initial: ModelFile | None = None
     skip_heads: bool = False
+    imagenet: bool = False
     epoch: int = 0
 
 
@@ -67,6 +68,7 @@ def train_worker(job: Job, reporter, place: Place):
     from maskrcnn.network.layout import legacy_layout
     from maskrcnn.network.model import build_network
     from maskrcnn.network.training import anchor_count
+    from maskrcnn.training import imagenet
     from maskrcnn.training.loop import run_epochs
     from maskrcnn.training.precision import choose_precision, use_precision
     from maskrcnn.training.replicas import use_devices
@@ -89,6 +91,8 @@ def train_worker(job: Job, reporter, place: Place):
             f"Devices: {devices.names} (Keras {keras.version()} on {keras.backend.backend()}, {precision}), "
             f"{settings.batch_size} images per step"
         )
+        if job.imagenet:
+            reporter.message(imagenet.transfer(imagenet.fetch(config.backbone), network))
         if job.initial:
             report = load_weights(legacy_layout(network), job.initial, skip_heads=job.skip_heads)
             reporter.message(f"{job.initial.path}: {report.summary()}")
