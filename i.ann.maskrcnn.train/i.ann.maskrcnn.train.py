@@ -251,7 +251,6 @@
 # %end
 # %rules
 # % exclusive: model,-i
-# % requires: -e,model
 # %end
 
 import os

@@ -36,7 +36,7 @@ def fetch(backbone: str) -> keras.Model:
     except Exception as error:  # Keras raises bare exceptions here
         raise MaskRCNNError(
             f"The ImageNet weights for {backbone} can't be had ({error}). Run this once where the machine is "
-            "online, or copy the folder .keras/models from the home folder of one that is, or leave the flag -i out"
+            "online, or copy ~/.keras/models from one that is, or leave the flag -i out"
         ) from error
 
 
