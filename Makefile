@@ -8,6 +8,7 @@ PGM = i.ann.maskrcnn
 SUBDIRS = lib i.ann.maskrcnn.train i.ann.maskrcnn.detect
 
 include $(MODULE_TOPDIR)/include/Make/Dir.make
+include manuals.mk
 
 default: parsubdirs htmldir
 
