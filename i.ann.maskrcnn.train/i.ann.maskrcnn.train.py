@@ -68,8 +68,57 @@
 # %option G_OPT_M_DIR
 # % key: training_dataset
 # % label: Directory of the labelled images
-# % description: One directory per image: the image and a mask file <image>-<class>-<number>.png per instance
-# % required: yes
+# % description: Image directories with mask files, COCO files, or GeoTIFFs with vector files: see the manual
+# % required: no
+# % guisection: Data
+# %end
+# %option G_OPT_R_INPUTS
+# % key: band1
+# % label: Raster map of the first band (red), one for each scene
+# % description: Maps instead of image files; their own cells are used, within the computational region
+# % required: no
+# % guisection: Maps
+# %end
+# %option G_OPT_R_INPUTS
+# % key: band2
+# % label: Raster map of the second band (green), one for each scene
+# % description: As many maps as band1, in the same order
+# % required: no
+# % guisection: Maps
+# %end
+# %option G_OPT_R_INPUTS
+# % key: band3
+# % label: Raster map of the third band (blue), one for each scene
+# % description: As many maps as band1, in the same order
+# % required: no
+# % guisection: Maps
+# %end
+# %option G_OPT_I_GROUP
+# % key: group
+# % label: Imagery group with the bands of one scene
+# % description: Any number of bands
+# % required: no
+# % guisection: Maps
+# %end
+# %option G_OPT_V_INPUTS
+# % key: labels
+# % label: Vector maps of the labelled areas
+# % description: An area (all areas of a category) is an object; what i.ann.maskrcnn.detect writes can be used
+# % required: no
+# % guisection: Maps
+# %end
+# %option G_OPT_V_INPUT
+# % key: training_areas
+# % label: Vector map of the areas in which everything is labelled
+# % description: Only what is inside is trained on; without it, unlabelled ground counts as background
+# % required: no
+# % guisection: Maps
+# %end
+# %option G_OPT_DB_COLUMN
+# % key: class_column
+# % label: Attribute column with the names of the classes
+# % description: Of labels, or of vector files; by default class or label, or the one with such values
+# % required: no
 # % guisection: Data
 # %end
 # %option G_OPT_F_INPUT
@@ -251,6 +300,17 @@
 # %end
 # %rules
 # % exclusive: model,-i
+# %end
+
+# %rules
+# % required: training_dataset, band1, group
+# % exclusive: training_dataset, band1, group
+# % requires: band1, labels
+# % requires: band2, band1
+# % requires: band3, band2
+# % requires: group, labels
+# % requires: labels, band1, group
+# % requires: training_areas, labels
 # %end
 
 import os

@@ -108,3 +108,18 @@ def test_a_scene_too_small_to_cut_is_said(tmp_path):
     write_scene(tmp_path, "s", [("house", (1, 1, 9, 9))])
     with pytest.raises(DatasetError, match="too small"):
         split_dataset(open_dataset(tmp_path, ["house"]))
+
+
+def test_images_of_one_extent_are_cut_alike(scene):
+    (first,) = scene.images
+    dates = tuple(
+        replace(first, name=name, source="ground", extent=(0.0, 0.0, 70.0, 10.0)) for name in ("may", "june")
+    )
+    split = split_dataset(replace(scene, images=dates), 0.2, seed=1)
+    assert [image.name.partition("[")[0] for image in split.validation] == ["may", "june"]
+    assert len({image.name.partition("[")[2] for image in split.validation}) == 1
+    kept = {image.name.partition("[")[2] for image in split.images}
+    assert kept.isdisjoint(image.name.partition("[")[2] for image in split.validation)
+    elsewhere = (dates[0], replace(dates[1], extent=(5.0, 0.0, 75.0, 10.0)))
+    with pytest.raises(DatasetError, match="validation_steps=0"):
+        split_dataset(replace(scene, images=elsewhere))

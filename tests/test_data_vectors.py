@@ -7,9 +7,11 @@ import re
 
 import numpy as np
 import pytest
+import rasterio
 from affine import Affine
+from rasterio.enums import ColorInterp
 
-from labelled_files import map_point, noise, write_raster
+from labelled_files import map_point, noise, write_raster, write_scene
 from maskrcnn.data.formats import open_dataset
 from maskrcnn.data.vectors import read_vectors
 from maskrcnn.data.windows import Window
@@ -236,3 +238,26 @@ def test_points_are_ignored_and_named(tmp_path, image):
     dataset = read_vectors(tmp_path, ["a"])
     assert dataset.instance_counts == (1,)
     assert "no polygon were ignored: fid 1" in dataset.notes[0]
+
+
+@pytest.mark.parametrize("bands", [1, 2, 3, 4])
+def test_objects_are_seen_where_the_image_is_not_transparent(tmp_path, bands):
+    alpha = np.full((40, 60, 1), 255, np.uint8)
+    alpha[:, 10:] = 0
+    pixels = np.concatenate([noise(40, 60, bands), alpha], axis=-1)
+    with rasterio.open(write_raster(tmp_path / "scene.tif", pixels), "r+") as file:
+        file.colorinterp = [ColorInterp.gray] * bands + [ColorInterp.alpha]
+    write_vector(tmp_path / "scene.gpkg", [square(2, 3, 12, 20), square(20, 30, 35, 50)], label=["a", "a"])
+    (labelled,) = open_dataset(tmp_path, ["a"]).images
+    example = labelled.read(None)
+    assert labelled.bands == bands
+    np.testing.assert_array_equal(example.valid, alpha[..., 0] > 0)
+    assert not example.image[:, 10:].any() and example.image[:, :10].all()
+    assert [mask.box for mask in example.masks] == [(2, 3, 12, 10)]
+    assert example.visible[0] == pytest.approx(7 / 17)
+
+
+def test_a_class_column_is_refused_where_there_is_none(tmp_path):
+    write_scene(tmp_path, "s", [("a", (1, 1, 9, 9))])
+    with pytest.raises(DatasetError, match="class_column=kind is for vector files"):
+        open_dataset(tmp_path, ["a"], class_column="kind")

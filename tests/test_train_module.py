@@ -83,6 +83,33 @@ def test_every_instance_is_read_and_the_run_is_recorded(session, images, tmp_pat
     assert "Going on after epoch 1" in resumed and "(heads)" not in resumed and "(4+)" not in resumed
 
 
+def test_maps_and_areas_are_trained_on_without_any_file(session, tmp_path):
+    scene = tmp_path / "scene.tif"
+    write_geotiff(scene, draw_scene(height=96, width=192, objects=0, seed=1).image)
+    session.run("r.in.gdal", f"input={scene}", "output=scene")
+    session.run("g.region", "raster=scene.1")
+    session.run("v.mkgrid", "map=parcels", "grid=4,8")
+    session.run("v.in.region", "output=ground")
+    region, maps = session.region(), session.maps()
+    arguments = ["band1=scene.1", "band2=scene.2", "band3=scene.3", "labels=parcels", "classes=parcel"]
+    settings = [f"{name}={value}" for name, value in SMALL.items()]
+    command = ["i.ann.maskrcnn.train", *arguments, *settings, f"logs={tmp_path}", "name=parcels"]
+    done = session.run(*command, "training_areas=ground")
+    output = " ".join((done.stdout + done.stderr).split())
+    assert "1 images to train on, 1 to validate with" in output or "2 images to train on" in output, output
+    model = read_model(tmp_path / "mask_rcnn_parcels_1.h5")
+    assert model.config.classes == ("parcel",) and model.config.pixel_size == 0.5
+    assert (session.region(), session.maps()) == (region, maps)
+    for wrong, text in (
+        (["training_dataset=scene"], "mutually exclusive"),
+        (["class_column=kind"], "no column 'kind'; there are row, col, rown, coln"),
+        (["labels="], "requires"),
+        (["name=parcels"], "--overwrite"),
+    ):
+        done = session.run(*command, *wrong, check=False)
+        assert done.returncode and text in " ".join(done.stderr.split()), done.stderr
+
+
 def test_initial_weights_of_other_classes_need_the_flag_e(session, images, tmp_path, tiny_model):
     options = {"model": tiny_model}
     assert "-e" in fails(session, images, tmp_path / "logs", **options)

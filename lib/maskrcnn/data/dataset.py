@@ -28,6 +28,7 @@ class LabelledImage:
     class_ids: (N,) int32, negative for a region that training ignores.
     source: the scene; parts of one scene never stand on both sides of a split.
     pixel_size: map units per pixel, None for an image that isn't georeferenced.
+    extent: (west, south, east, north) in map units, where it is known; images of one extent are cut alike.
     read: gives the window, or the whole image for None, as an `Example` in pixels of the window.
     """
 
@@ -43,6 +44,7 @@ class LabelledImage:
     source: str
     pixel_size: float | None
     read: Callable[[Window | None], Example]
+    extent: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,6 +112,7 @@ def part_of_image(image: LabelledImage, window: Window) -> LabelledImage:
         boxes=boxes[inside],
         class_ids=class_ids,
         read=WindowReader(read=image.read, window=window),
+        extent=None,
     )
 
 

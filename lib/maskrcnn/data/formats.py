@@ -47,6 +47,7 @@ def open_dataset(
     if path.is_file():
         if not coco:
             raise DatasetError(f"{path} is no COCO instance file. A dataset is one of:{FORMATS}")
+        _refuse_column(class_column, path, "a COCO file names the categories")
         return read_coco(path, classes, coco)
     found = []
     if coco:
@@ -62,6 +63,7 @@ def open_dataset(
             f"{path} mixes {' and '.join(found)}. Move apart what isn't meant; a dataset is one of:{FORMATS}"
         )
     if coco:
+        _refuse_column(class_column, path, "a COCO file names the categories")
         return read_coco(path, classes, coco)
     if vectors:
         return read_vectors(path, classes, class_column)
@@ -70,4 +72,12 @@ def open_dataset(
         raise DatasetError(
             f"No labels of {', '.join(classes)} found in {path}. A dataset is one of:{FORMATS}"
         )
+    _refuse_column(class_column, path, "the names of mask files say the class")
     return read_directories(path, classes)
+
+
+def _refuse_column(class_column: str | None, path: Path, instead: str) -> None:
+    if class_column:
+        raise DatasetError(
+            f"class_column={class_column} is for vector files, but in {path} {instead}. Leave it out."
+        )

@@ -105,8 +105,12 @@ def read_pixels(path: str | Path, window: Window | None = None) -> tuple[np.ndar
         bands = list(range(1, colour_bands(source) + 1))
         pixels = np.ascontiguousarray(np.moveaxis(source.read(bands, window=area), 0, -1))
         valid = None
-        if any(flag.name != "all_valid" for flags in source.mask_flag_enums for flag in flags):
+        flags = [flag.name for band in bands for flag in source.mask_flag_enums[band - 1]]
+        if any(flag != "all_valid" for flag in flags):
             valid = np.all(source.read_masks(bands, window=area) != 0, axis=0)
+        if len(bands) < source.count:  # GDAL takes an alpha band as mask only beside one or three others
+            opaque = source.read(source.count, window=area) != 0
+            valid = opaque if valid is None else valid & opaque
     if pixels.dtype.kind == "f":
         finite = np.isfinite(pixels).all(axis=-1)
         valid = finite if valid is None else valid & finite

@@ -9,6 +9,7 @@ import numpy as np
 
 from maskrcnn.data.dataset import LabelledImage, count_class_ids
 from maskrcnn.data.example import Example
+from maskrcnn.data.masks import CroppedMask, crop_mask
 from maskrcnn.data.rasters import ImageHeader, read_pixels
 from maskrcnn.data.shapes import Shape
 from maskrcnn.data.windows import Window, whole
@@ -43,7 +44,9 @@ class ImageReader:
     class_ids: np.ndarray
 
     def __call__(self, window: Window | None = None) -> Example:
-        """The window, or the whole image, with the instances in it. Cut instances keep what is inside.
+        """The window, or the whole image, with the instances in it.
+
+        Instances keep what is inside of the window and shows data.
 
         Raises:
             DatasetError: the pixels can't be read.
@@ -54,10 +57,15 @@ class ImageReader:
         for index in touching(self.boxes, part):
             shape = self.shapes[index]
             mask = shape.inside(part)
+            whole_seen = _covers(part, shape.box)
+            if mask is not None and valid is not None:
+                seen = _with_data(mask, valid)
+                whole_seen = whole_seen and seen is mask
+                mask = seen
             if mask is not None:
                 masks.append(mask)
                 class_ids.append(self.class_ids[index])
-                visible.append(1.0 if _covers(part, shape.box) else min(1.0, mask.area / max(shape.area, 1)))
+                visible.append(1.0 if whole_seen else min(1.0, mask.area / max(shape.area, 1)))
         return Example(
             image=image,
             masks=tuple(masks),
@@ -72,6 +80,13 @@ def touching(boxes: np.ndarray, window: Window) -> np.ndarray:
     """Indices of the boxes (N, 4) that share a pixel with a window, ascending."""
     y1, x1, y2, x2 = window.box
     return np.flatnonzero((boxes[:, 0] < y2) & (boxes[:, 2] > y1) & (boxes[:, 1] < x2) & (boxes[:, 3] > x1))
+
+
+def _with_data(mask: CroppedMask, valid: np.ndarray) -> CroppedMask | None:
+    """The part of a mask that shows data: the mask itself if all of it does, None if nothing does."""
+    y1, x1, y2, x2 = mask.box
+    part = mask.pixels & valid[y1:y2, x1:x2]
+    return mask if (part == mask.pixels).all() else crop_mask(part, y1, x1)
 
 
 def _covers(window: Window, box: tuple[int, int, int, int]) -> bool:

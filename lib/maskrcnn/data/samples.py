@@ -28,6 +28,9 @@ from maskrcnn.data.resize import legacy_scale, pad_image, resample, resize_bilin
 from maskrcnn.data.scaling import scale_pixels
 from maskrcnn.data.windows import Window, grid_windows, whole
 
+WINDOW_DRAWS = 5  # a window without objects and hardly any data is drawn again, at most that often
+SMALLEST_VALID_SHARE = 0.1
+
 
 @dataclass(frozen=True, kw_only=True)
 class SampleSettings:
@@ -84,8 +87,13 @@ def training_sample(
     scale = legacy_scale(image.height, image.width, settings.min_dim, settings.max_dim)
     scale *= change.zoom if change else 1.0
     rows, columns = source_size(image, scale, config.image_shape)
-    window = _draw_window(image, rows, columns, settings.random_share, generator, rarity)
-    return finish_sample(image.read(window), scale, config, settings, change)
+    for _ in range(WINDOW_DRAWS):
+        window = _draw_window(image, rows, columns, settings.random_share, generator, rarity)
+        example = image.read(window)
+        seen = 1.0 if example.valid is None else example.valid.mean()
+        if example.masks or seen >= SMALLEST_VALID_SHARE or (rows, columns) == (image.height, image.width):
+            break
+    return finish_sample(example, scale, config, settings, change)
 
 
 def validation_windows(

@@ -12,10 +12,12 @@ from typing import Protocol
 
 import numpy as np
 
-from maskrcnn.data.masks import CroppedMask, crop_mask, intersect_window
+from maskrcnn.data.masks import CroppedMask, crop_mask, intersect_window, paste
 from maskrcnn.data.polygon_fill import fill_polygon
 from maskrcnn.data.rle import mask_from_runs
 from maskrcnn.data.windows import Window
+
+STRIP_PIXELS = 1 << 20
 
 
 class Shape(Protocol):
@@ -117,6 +119,28 @@ class Polygons:
         for rings in self.parts[1:]:
             drawn |= fill_polygon(rings, part)
         return crop_mask(drawn, y1 - window.row, x1 - window.column)
+
+
+def covers_pixel(shape: Shape, window: Window, within: Shape | None = None) -> bool:
+    """Whether a pixel of a window lies inside of a shape (and of `within`).
+
+    It is drawn in strips of 2 ** 20 pixels, the first one that shows a pixel is the last.
+    """
+    y1, x1 = max(shape.box[0], window.row), max(shape.box[1], window.column)
+    y2, x2 = min(shape.box[2], window.row + window.height), min(shape.box[3], window.column + window.width)
+    if y1 >= y2 or x1 >= x2:
+        return False
+    rows = max(1, STRIP_PIXELS // (x2 - x1))
+    for row in range(y1, y2, rows):
+        strip = Window(row=row, column=x1, height=min(rows, y2 - row), width=x2 - x1)
+        drawn = shape.inside(strip)
+        if drawn is not None and within is not None:
+            ground = within.inside(strip)
+            size = strip.height, strip.width
+            drawn = None if ground is None else crop_mask(paste(drawn, *size) & paste(ground, *size))
+        if drawn is not None:
+            return True
+    return False
 
 
 def _ring_area(ring: np.ndarray) -> float:

@@ -1,8 +1,9 @@
 """Set images apart for validation, by scene: no part of a scene stands on both sides.
 
-Only when there is a single scene is it cut, into a strip for validation and the rest. Which images or
-strip are taken depends on the seed; of a few draws the one is kept whose classes are spread best, because
-a class without any instance on one side can be neither learned nor scored.
+Only when there is a single scene is it cut, into a strip for validation and the rest; several images of one
+extent are cut alike. Which images or strip are taken depends on the seed; of a few draws the one is kept
+whose classes are spread best, because a class without any instance on one side can be neither learned nor
+scored.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ def split_dataset(dataset: Dataset, share: float = 0.2, seed: int = 0) -> Datase
         return dataset
     if len({image.source for image in dataset.images}) > 1:
         train, validation = _split_scenes(dataset.images, len(dataset.classes), share, seed)
-    elif len(dataset.images) == 1:
-        train, validation = _cut_scene(dataset.images[0], share, seed)
+    elif len({(image.height, image.width, image.extent) for image in dataset.images}) == 1 and (
+        len(dataset.images) == 1 or dataset.images[0].extent is not None
+    ):
+        train, validation = _cut_scene(dataset.images, share, seed)
     else:
         raise DatasetError(
             f"All images are parts of the scene {dataset.images[0].source}, so none can be set apart for "
-            "validation. Add images of another scene."
+            "validation. Add images of another scene, or validate with none (validation_steps=0)."
         )
     note = f"Validation: {name_some([image.name for image in validation])}."
     return replace(dataset, images=train, validation=validation, notes=(*dataset.notes, note))
@@ -82,15 +85,16 @@ def _split_scenes(
 
 
 def _cut_scene(
-    image: LabelledImage, share: float, seed: int
+    images: Sequence[LabelledImage], share: float, seed: int
 ) -> tuple[tuple[LabelledImage, ...], tuple[LabelledImage, ...]]:
-    """(the parts before and after a strip across the longer side, the strip)."""
-    across = image.width >= image.height
-    length = image.width if across else image.height
+    """(the parts before and after a strip across the longer side, the strip), of each image of one extent."""
+    first = images[0]
+    across = first.width >= first.height
+    length = first.width if across else first.height
     strips = min(MOST_STRIPS, max(2, round(1 / share)), length // SMALLEST_SIDE)
     if strips < 2:
         raise DatasetError(
-            f"The only image, {image.path}, is too small ({image.height} x {image.width} pixels) to set a "
+            f"The only image, {first.path}, is too small ({first.height} x {first.width} pixels) to set a "
             "part of it apart for validation. Add images."
         )
     ends = [round(number * length / strips) for number in range(strips + 1)]
@@ -99,10 +103,10 @@ def _cut_scene(
         if start == end:
             return ()
         if across:
-            window = Window(row=0, column=start, height=image.height, width=end - start)
+            window = Window(row=0, column=start, height=first.height, width=end - start)
         else:
-            window = Window(row=start, column=0, height=end - start, width=image.width)
-        return (part_of_image(image, window),)
+            window = Window(row=start, column=0, height=end - start, width=first.width)
+        return tuple(part_of_image(image, window) for image in images)
 
     # Half of the strips compete, so that the seed has a say.
     drawn = np.random.default_rng([seed, 4]).permutation(strips)[: strips // 2 + 1]
@@ -110,7 +114,7 @@ def _cut_scene(
         (part(0, ends[index]) + part(ends[index + 1], length), part(ends[index], ends[index + 1]))
         for index in drawn
     ]
-    return min(candidates, key=lambda pair: _unevenness(*pair, len(image.instance_counts), share))
+    return min(candidates, key=lambda pair: _unevenness(*pair, len(first.instance_counts), share))
 
 
 def _unevenness(

@@ -21,6 +21,7 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform as transform_coordinates
 from rasterio.warp import transform_bounds
 
+from maskrcnn.data.class_column import class_names
 from maskrcnn.data.dataset import (
     Dataset,
     LabelledImage,
@@ -36,7 +37,6 @@ from maskrcnn.data.shapes import Polygons
 from maskrcnn.errors import DatasetError
 
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".shp")
-OBVIOUS_COLUMNS = ("class", "label", "category", "class_name")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,8 +75,7 @@ def find_vectors(path: str | Path) -> tuple[Path, ...]:
 def read_vectors(path: str | Path, classes: Sequence[str], class_column: str | None = None) -> Dataset:
     """Open georeferenced images with vector files. Memory is that of the polygons.
 
-    class_column: the column with the class; None: one called `class` or `label`, else the only column with
-    values from `classes`. With a single class and no such column every polygon is of that class.
+    class_column: the column with the class; None: the one that `class_names` finds.
 
     Raises:
         DatasetError: an image without vector file or georeference, a vector file without polygons, an unclear
@@ -123,7 +122,7 @@ def read_labels(vector: str | Path, classes: Sequence[str], class_column: str | 
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise DatasetError(f"Vector file {vector} can't be read ({error}).") from error
     fields = dict(zip((str(name) for name in meta["fields"]), columns, strict=True))
-    names, notes = _class_names(vector, fields, len(wkb), classes, class_column)
+    names, notes = class_names(str(vector), fields, len(wkb), classes, class_column)
 
     geometries = shapely.force_2d(shapely.from_wkb(wkb, on_invalid="ignore"))
     invalid = ~shapely.is_valid(geometries) & ~shapely.is_missing(geometries)
@@ -203,48 +202,6 @@ def _polygon_layer(vector: str | Path) -> str:
             f"Expected one layer of polygons in {vector}, found {listed}. Keep the labels alone."
         )
     return found[0]
-
-
-def _class_names(
-    vector: str | Path,
-    fields: dict[str, np.ndarray],
-    count: int,
-    classes: Sequence[str],
-    class_column: str | None,
-) -> tuple[np.ndarray, list[str]]:
-    """Class name of each feature, "" where the column is empty, and notes on how the column was chosen."""
-    texts = {
-        name: np.array([_text(value) for value in values], dtype=object) for name, values in fields.items()
-    }
-    column = class_column
-    if column is None:
-        obvious = [name for name in texts if name.lower() in OBVIOUS_COLUMNS]
-        matching = [name for name, values in texts.items() if set(values) & set(classes)]
-        choices = [name for name in obvious if name in matching] or obvious or matching
-        if not choices and len(classes) == 1:
-            note = f"All polygons of {vector} count as {classes[0]!r}: no column holds a class."
-            return np.full(count, classes[0], dtype=object), [note]
-        if len(choices) != 1:
-            samples = "; ".join(
-                f"{name} ({name_some(sorted(set(values)))})" for name, values in texts.items()
-            )
-            raise DatasetError(
-                f"It isn't clear which column of {vector} holds the classes {', '.join(classes)}. Name it "
-                "with "
-                f"class_column=; there are {samples or 'no columns'}."
-            )
-        column = choices[0]
-    if column not in texts:
-        raise DatasetError(f"{vector} has no column {column!r}; there are {', '.join(texts) or 'none'}.")
-    return texts[column], []
-
-
-def _text(value: object) -> str:
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return ""
-    if isinstance(value, (float, np.floating)) and float(value).is_integer():
-        return str(int(value))
-    return str(value).strip()
 
 
 def _place(

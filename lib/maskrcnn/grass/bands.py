@@ -16,6 +16,11 @@ from maskrcnn.errors import SceneError
 from maskrcnn.grass.region import LIBRARY_LOCK, Grid, grid_of_raster, use_grid
 
 CELL_NULL = np.iinfo(np.int32).min
+CELL_TYPES = {  # how the C library calls the type of a map
+    libraster.CELL_TYPE: np.int32,
+    libraster.FCELL_TYPE: np.float32,
+    libraster.DCELL_TYPE: np.float64,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +71,21 @@ def find_bands(names: Sequence[str]) -> tuple[Band, ...]:
     return bands
 
 
+def cells_inside(band: Band, extent: Grid) -> Grid:
+    """The cells of a map that lie at least partly in an extent.
+
+    Raises:
+        SceneError: there are none.
+    """
+    grid = band.grid.limited_to(extent)
+    if grid is None:
+        raise SceneError(
+            f"Raster map <{band}> lies outside of the computational region. "
+            f"Set the region to it first: g.region raster={band}"
+        )
+    return grid
+
+
 class MapScene:
     """Bands of the same cells as one scene (the `Scene` protocol of `maskrcnn.detection`), a context manager.
 
@@ -79,16 +99,10 @@ class MapScene:
     def __init__(self, bands: Sequence[Band], *, extent: Grid, name: str | None = None):
         self._maps = tuple(bands)
         self.name = name or str(self._maps[0])
-        grid = self._maps[0].grid.limited_to(extent)
-        if grid is None:
-            raise SceneError(
-                f"Raster map <{self._maps[0]}> lies outside of the computational region. "
-                f"Set the region to it first: g.region raster={self._maps[0]}"
-            )
-        self.grid = grid
-        self.height, self.width = grid.rows, grid.columns
+        self.grid = cells_inside(self._maps[0], extent)
+        self.height, self.width = self.grid.rows, self.grid.columns
         self.bands = len(self._maps)
-        self.dtype = np.result_type(*(band.dtype for band in self._maps))
+        self.dtype = common_dtype(self._maps)
         self._rasters: list[RasterRow] = []
         self._buffers: list[Buffer] = []
         self._rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -138,19 +152,61 @@ class MapScene:
                 cells = np.asarray(raster.get_row(row, self._buffers[index]))
                 present = cells != CELL_NULL if cells.dtype == np.int32 else ~np.isnan(cells)
                 valid &= present
-                if self._maps[index].dtype.kind == "u" and present.any():
-                    self._check_range(index, cells[present])
+                _check_range(self._maps[index], cells[present])
                 values[index] = cells
         values[:, ~valid] = 0
         return values, valid
 
-    def _check_range(self, index: int, cells: np.ndarray) -> None:
-        low, high = int(cells.min()), int(cells.max())
-        if low < 0 or high > np.iinfo(self._maps[index].dtype).max:
-            raise SceneError(
-                f"Raster map <{self._maps[index]}> has values ({low} to {high}) beyond its stored range. "
-                f"Update the range with: r.support -s map={self._maps[index]}"
-            )
+
+def common_dtype(bands: Sequence[Band]) -> np.dtype:
+    """The smallest type that holds the values of all bands."""
+    return np.result_type(*(band.dtype for band in bands))
+
+
+def read_cells(bands: Sequence[Band], grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (rows, columns, bands) in `common_dtype` and valid (rows, columns) bool of all cells of a grid.
+
+    grid: a part of the cells of the bands, which makes it the window of the process. The maps are open only
+    inside of this function, so that windows of several scenes can be read in any order, from any thread or
+    process. What is valid is as in `MapScene`. GRASS unpacks whole rows of a map, whatever the grid's width.
+    """
+    pixels = np.empty((grid.rows, grid.columns, len(bands)), common_dtype(bands))
+    valid = np.ones((grid.rows, grid.columns), bool)
+    with LIBRARY_LOCK:
+        use_grid(grid)
+        for index, band in enumerate(bands):
+            cells = _read_map(band, grid)
+            present = cells != CELL_NULL if cells.dtype == np.int32 else np.isfinite(cells)
+            valid &= present
+            _check_range(band, cells[present])
+            pixels[..., index] = np.where(present, cells, 0)
+    pixels[~valid] = 0
+    return pixels, valid
+
+
+def _read_map(band: Band, grid: Grid) -> np.ndarray:
+    """(rows, columns) int32, float32 or float64, as the map is stored."""
+    handle = libraster.Rast_open_old(band.name.encode(), band.mapset.encode())
+    try:
+        cell_type = libraster.Rast_get_map_type(handle)
+        cells = np.empty((grid.rows, grid.columns), CELL_TYPES[cell_type])
+        for row in range(grid.rows):
+            place = ctypes.c_void_p(cells.ctypes.data + row * cells.strides[0])
+            libraster.Rast_get_row(handle, place, row, cell_type)
+    finally:
+        libraster.Rast_close(handle)
+    return cells
+
+
+def _check_range(band: Band, cells: np.ndarray) -> None:
+    if band.dtype.kind != "u" or not cells.size:
+        return
+    low, high = int(cells.min()), int(cells.max())
+    if low < 0 or high > np.iinfo(band.dtype).max:
+        raise SceneError(
+            f"Raster map <{band}> has values ({low} to {high}) beyond its stored range. "
+            f"Update the range with: r.support -s map={band}"
+        )
 
 
 def _dtype(name: str, mapset: str) -> np.dtype:

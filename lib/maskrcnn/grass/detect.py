@@ -30,6 +30,7 @@ from maskrcnn.grass.run import (
     module_failure,
     pixel_size_warning,
 )
+from maskrcnn.grass.scenes import maps_of_scenes, split
 from maskrcnn.grass.temporary import TemporaryMaps, remove_abandoned
 from maskrcnn.weights import ModelFile, read_model
 
@@ -170,19 +171,8 @@ def find_sources(
     """All scenes, and those of a directory that can't be used. Maps must all be usable."""
     if options["images_directory"]:
         return find_files(options["images_directory"], options["images_format"], flags["e"], config)
-    if options["group"]:
-        scenes = [maps_of_group(options["group"])]
-        given = f"The group <{options['group']}> has"
-    else:
-        lists = [split(options[name]) for name in ("band1", "band2", "band3") if options[name]]
-        counts = [len(maps) for maps in lists]
-        if len(set(counts)) > 1:
-            raise SceneError(
-                "Expected as many maps for each band, received "
-                + ", ".join(f"{count} for band{number}" for number, count in enumerate(counts, 1))
-            )
-        scenes = list(zip(*lists, strict=True))
-        given = "band1, band2, band3 give"
+    scenes = maps_of_scenes(options)
+    given = f"The group <{options['group']}> has" if options["group"] else "band1, band2, band3 give"
     if len(scenes[0]) != config.bands:
         raise SceneError(
             f"{given} {len(scenes[0])} bands, the model was trained on {config.bands}. "
@@ -190,17 +180,6 @@ def find_sources(
         )
     extent = computational_region()
     return [map_source(find_bands(maps), extent) for maps in scenes], []
-
-
-def maps_of_group(group: str) -> list[str]:
-    """Maps of an imagery group, in its order."""
-    found = gs.find_file(group, element="group")
-    if not found["name"]:
-        raise SceneError(f"Imagery group <{group}> not found. Make it with i.group")
-    maps = gs.read_command("i.group", flags="lg", group=found["fullname"], quiet=True).split()
-    if not maps:
-        raise SceneError(f"Imagery group <{group}> is empty. Add the bands with i.group")
-    return maps
 
 
 def find_files(
@@ -278,11 +257,6 @@ def positive(text: str, option: str) -> float | None:
     if not (math.isfinite(value) and value > 0):
         raise MaskRCNNError(f"Expected {option} above 0, received {text}")
     return value
-
-
-def split(text: str | None) -> list[str]:
-    """The answers of an option that takes several."""
-    return [part.strip() for part in text.split(",")] if text else []
 
 
 class ProgressDisplay:

@@ -9,13 +9,17 @@ import ctypes
 import math
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grass.lib.gis as libgis
 import grass.lib.raster as libraster
 
 # The C library keeps its state in globals: scenes are read and maps are written by different threads.
 LIBRARY_LOCK = threading.RLock()
+# A process forked while another thread reads would wait for that thread for ever.
+os.register_at_fork(
+    before=LIBRARY_LOCK.acquire, after_in_parent=LIBRARY_LOCK.release, after_in_child=LIBRARY_LOCK.release
+)
 
 LATITUDE_LONGITUDE = 3  # PROJECTION_LL
 ALIGNMENT = 1e-6  # cells; extents closer than this to a border of cells are on it
@@ -89,6 +93,16 @@ class Grid:
             columns=end_column - first_column,
             row_size=self.row_size,
             column_size=self.column_size,
+        )
+
+    def part(self, row: int, column: int, rows: int, columns: int) -> Grid:
+        """Some of its rows and columns, counted from the north-west corner."""
+        return replace(
+            self,
+            north=self.north - row * self.row_size,
+            west=self.west + column * self.column_size,
+            rows=rows,
+            columns=columns,
         )
 
     def resampled(self, factor: float) -> Grid:

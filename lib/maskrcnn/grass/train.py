@@ -8,11 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import grass.script as gs
+from grass.exceptions import CalledModuleError
 
 from maskrcnn.data.dataset import Dataset
 from maskrcnn.data.formats import open_dataset
 from maskrcnn.data.split import hold_out, split_dataset
 from maskrcnn.errors import MaskRCNNError
+from maskrcnn.grass.labels import open_maps
+from maskrcnn.grass.run import module_failure
 from maskrcnn.training import preparation
 from maskrcnn.training.settings import TrainingSettings
 from maskrcnn.training.worker import Job, train
@@ -38,6 +41,13 @@ def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     Raises:
         MaskRCNNError: bad input, before any work; or the training failed.
     """
+    try:
+        return _run(options, flags)
+    except CalledModuleError as error:
+        raise MaskRCNNError(module_failure(error)) from error
+
+
+def _run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     job = check_job(options, flags)
     gs.message(preparation.summarise(job.dataset))
     result = train(job, Console())
@@ -134,8 +144,12 @@ def check_positive(options: Mapping[str, str], name: str) -> float:
 
 def open_images(options: Mapping[str, str], settings: TrainingSettings, *, leave_some_out: bool) -> Dataset:
     """The labelled images, a part of them for validation; with `leave_some_out` others are only listed."""
-    gs.message(f"Reading the labels of {options['training_dataset']}...")
-    dataset = open_dataset(options["training_dataset"], options["classes"].split(","))
+    gs.message(f"Reading the labels of {options['training_dataset'] or options['labels']}...")
+    classes = options["classes"].split(",")
+    if options["training_dataset"]:
+        dataset = open_dataset(options["training_dataset"], classes, options["class_column"] or None)
+    else:
+        dataset = open_maps(options, classes)
     for note in dataset.notes:
         gs.warning(note)
     if leave_some_out:
