@@ -39,6 +39,7 @@ def open_dataset(
     """
     classes = check_classes(classes)
     if is_shards(path):
+        _refuse_column(class_column, path, "shards name the classes")
         return read_shards(path, classes, skip_damaged=skip_damaged)
     path = Path(path)
     if not path.exists():
@@ -76,7 +77,7 @@ def open_dataset(
     return read_directories(path, classes)
 
 
-def _refuse_column(class_column: str | None, path: Path, instead: str) -> None:
+def _refuse_column(class_column: str | None, path: str | Path, instead: str) -> None:
     if class_column:
         raise DatasetError(
             f"class_column={class_column} is for vector files, but in {path} {instead}. Leave it out."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,14 @@ import rasterio
 import rasterio.windows
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from maskrcnn.data.decoded import Decoded, DecodedImages
 from maskrcnn.data.windows import Window, whole
 from maskrcnn.errors import DatasetError
 
 _filters = threading.Lock()
+WHOLE_FORMATS = ("PNG", "JPEG")  # GDAL decodes all of such a file down to the last row that is asked for
+DECODED_BYTES = 128 << 20
+_decoded = DecodedImages(DECODED_BYTES)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
 
@@ -79,7 +83,7 @@ def read_header(path: str | Path) -> ImageHeader:
                 "-expand rgb."
             )
         # The end of a file is what is missing when a copy was interrupted.
-        if source.driver not in ("PNG", "JPEG"):  # those decode all of the file for its last row
+        if source.driver not in WHOLE_FORMATS:
             source.read(source.count, window=rasterio.windows.Window(0, source.height - 1, source.width, 1))
         return ImageHeader(
             path=str(path),
@@ -94,23 +98,36 @@ def read_header(path: str | Path) -> ImageHeader:
 def read_pixels(path: str | Path, window: Window | None = None) -> tuple[np.ndarray, np.ndarray | None]:
     """A window of an image, or all of it: (H, W, C), and (H, W) bool that is False without data, or None.
 
-    Cells without data (no-data value, alpha band, NaN) are 0 in all bands.
+    Cells without data (no-data value, alpha band, NaN) are 0 in all bands. PNG and JPEG files stay decoded
+    in memory as long as `DECODED_BYTES` suffice.
 
     Raises:
         DatasetError: the pixels can't be read.
     """
+    key = _file_key(path)
+    decoded = _decoded.get(key)
+    if decoded is not None:
+        return _part(decoded, window)
     with open_image(path) as source:
-        part = window or whole(source.height, source.width)
-        area = rasterio.windows.Window(part.column, part.row, part.width, part.height)
-        bands = list(range(1, colour_bands(source) + 1))
-        pixels = np.ascontiguousarray(np.moveaxis(source.read(bands, window=area), 0, -1))
-        valid = None
-        flags = [flag.name for band in bands for flag in source.mask_flag_enums[band - 1]]
-        if any(flag != "all_valid" for flag in flags):
-            valid = np.all(source.read_masks(bands, window=area) != 0, axis=0)
-        if len(bands) < source.count:  # GDAL takes an alpha band as mask only beside one or three others
-            opaque = source.read(source.count, window=area) != 0
-            valid = opaque if valid is None else valid & opaque
+        size = source.width * source.height * source.count * np.dtype(source.dtypes[0]).itemsize
+        if source.driver in WHOLE_FORMATS and _decoded.accepts(size):
+            decoded = _read(source, whole(source.height, source.width))
+            _decoded.put(key, decoded)
+            return _part(decoded, window)
+        return _read(source, window or whole(source.height, source.width))
+
+
+def _read(source: rasterio.DatasetReader, window: Window) -> Decoded:
+    area = rasterio.windows.Window(window.column, window.row, window.width, window.height)
+    bands = list(range(1, colour_bands(source) + 1))
+    pixels = np.ascontiguousarray(np.moveaxis(source.read(bands, window=area), 0, -1))
+    valid = None
+    flags = [flag.name for band in bands for flag in source.mask_flag_enums[band - 1]]
+    if any(flag != "all_valid" for flag in flags):
+        valid = np.all(source.read_masks(bands, window=area) != 0, axis=0)
+    if len(bands) < source.count:  # GDAL takes an alpha band as mask only beside one or three others
+        opaque = source.read(source.count, window=area) != 0
+        valid = opaque if valid is None else valid & opaque
     if pixels.dtype.kind == "f":
         finite = np.isfinite(pixels).all(axis=-1)
         valid = finite if valid is None else valid & finite
@@ -118,6 +135,23 @@ def read_pixels(path: str | Path, window: Window | None = None) -> tuple[np.ndar
         return pixels, None
     pixels[~valid] = 0
     return pixels, valid
+
+
+def _part(decoded: Decoded, window: Window | None) -> Decoded:
+    """A copy of a window of a kept image."""
+    pixels, valid = decoded
+    y1, x1, y2, x2 = (window or whole(*pixels.shape[:2])).box
+    part = None if valid is None else valid[y1:y2, x1:x2].copy()
+    return pixels[y1:y2, x1:x2].copy(), None if part is None or part.all() else part
+
+
+def _file_key(path: str | Path) -> Hashable:
+    """Another one for a file that was changed."""
+    try:
+        status = os.stat(path)
+    except OSError:  # a file that isn't there, or one in a store that GDAL reaches
+        return str(path), None
+    return str(path), status.st_mtime_ns, status.st_size
 
 
 def find_files(path: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
