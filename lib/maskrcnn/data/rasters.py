@@ -22,7 +22,7 @@ from maskrcnn.errors import DatasetError
 _filters = threading.Lock()
 WHOLE_FORMATS = ("PNG", "JPEG")  # GDAL decodes all of such a file down to the last row that is asked for
 DECODED_BYTES = 128 << 20
-_decoded = DecodedImages(DECODED_BYTES)
+decoded_images = DecodedImages(DECODED_BYTES)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
 
@@ -105,14 +105,14 @@ def read_pixels(path: str | Path, window: Window | None = None) -> tuple[np.ndar
         DatasetError: the pixels can't be read.
     """
     key = _file_key(path)
-    decoded = _decoded.get(key)
+    decoded = decoded_images.get(key)
     if decoded is not None:
         return _part(decoded, window)
     with open_image(path) as source:
         size = source.width * source.height * source.count * np.dtype(source.dtypes[0]).itemsize
-        if source.driver in WHOLE_FORMATS and _decoded.accepts(size):
+        if source.driver in WHOLE_FORMATS and decoded_images.accepts(size):
             decoded = _read(source, whole(source.height, source.width))
-            _decoded.put(key, decoded)
+            decoded_images.put(key, decoded)
             return _part(decoded, window)
         return _read(source, window or whole(source.height, source.width))
 
