@@ -1,0 +1,64 @@
+"""A network trained from scratch learns four images by heart: every part of it, and of training it, works."""
+
+from __future__ import annotations
+
+import keras
+import pytest
+
+from drawing import CLASSES, draw_scene, write_training_directory
+from maskrcnn.data.batches import ValidationBatches
+from maskrcnn.data.formats import open_dataset
+from maskrcnn.data.samples import SampleSettings
+from maskrcnn.evaluation.average_precision import score
+from maskrcnn.evaluation.windows import detect_windows
+from maskrcnn.network.inference import Detector
+from maskrcnn.network.model import build_network
+from maskrcnn.network.training import TrainingNetwork, anchor_count
+from maskrcnn.training import preparation
+from maskrcnn.training.loop import run_epochs
+from maskrcnn.training.settings import TrainingSettings
+from maskrcnn.training.worker import Silence
+
+SIDE = 64  # pixels
+STEPS = 120
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("four")
+    for number in range(4):
+        scene = draw_scene(height=SIDE, width=SIDE, objects=4, seed=number)
+        write_training_directory(folder, f"scene_{number}", scene)
+    return open_dataset(folder, CLASSES)
+
+
+def test_four_images_are_learnt_by_heart(dataset, tmp_path):
+    keras.utils.set_random_seed(0)
+    size = preparation.ImageSize(SIDE, SIDE, False)
+    config = preparation.describe_model(
+        dataset,
+        size,
+        backbone="resnet18",
+        rois_per_image=12,
+        mini_mask_shape=None,
+        initial=None,
+        other_classes=False,
+    )
+    settings = TrainingSettings(
+        name="four",
+        logs=tmp_path,
+        epochs=1,
+        steps_per_epoch=STEPS,
+        validation_steps=0,
+        images_per_device=4,
+        learning_rate=1e-3,
+        augment=False,
+    )
+    network = build_network(config)
+    feed = preparation.make_feed(dataset, config, size, settings, anchor_count(config))
+    run_epochs(TrainingNetwork(network), config, feed, settings, Silence())
+    windows = ValidationBatches(dataset.images, config, SampleSettings(augment=False, zoom=False))
+    scores = score(detect_windows(Detector(network), windows), CLASSES)
+    assert scores.truth.sum() >= 8
+    assert scores.average_precision("mask", 0.5) > 0.9
+    assert scores.average_precision("box", 0.5) > 0.9
