@@ -5,7 +5,7 @@ CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/i.ann.maskrcnn
 VENV ?= $(CACHE)/venv
 PYTHON ?= /usr/bin/python3
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-GRASS_PACKAGES = grass-core grass-dev python3-venv make gcc subversion
+GRASS_PACKAGES = grass-core grass-dev python3-venv make gcc subversion git
 
 # Names that change with the content of the requirements, so that an old environment is brought up to date
 stamp = $(VENV)/.$(1)-$(shell cat $(2) | sha256sum | cut -c1-16)
@@ -15,7 +15,7 @@ TEST_READY := $(call stamp,test,requirements-demo.txt requirements-test.txt)
 export PATH := $(VENV)/bin:$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test bench grass lint
+.PHONY: demo test bench bench-detection bench-training grass lint
 
 demo: grass $(DEMO_READY)
 	python demo/run.py
@@ -23,15 +23,18 @@ demo: grass $(DEMO_READY)
 # The network's own tests, which run on every backend
 NETWORK_TESTS = $(addprefix tests/test_,boxes.py detections.py legacy_numbers.py losses.py network.py nms.py \
   proposals.py roi_pooling.py targets.py)
-PYTEST = python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile $(PYTEST_ARGS)
+# files go to the two workers in the order of tests/conftest.py: the slowest first
+PYTEST = python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test: grass $(TEST_READY) lint
 	KERAS_BACKEND=jax $(PYTEST) $(NETWORK_TESTS)
 	KERAS_BACKEND=torch $(PYTEST) $(NETWORK_TESTS)
 	$(PYTEST)
 
-bench: $(TEST_READY)
-	python benchmarks/detection.py $(BENCH_ARGS)
+bench: bench-detection bench-training
+
+bench-detection bench-training: bench-%: $(TEST_READY)
+	python benchmarks/$*.py $(BENCH_ARGS)
 
 lint: $(TEST_READY)
 	ruff check .
@@ -39,7 +42,7 @@ lint: $(TEST_READY)
 
 grass:
 	@command -v grass >/dev/null && [ -e "$$(grass --config path)/include/Make/Module.make" ] \
-	  && $(PYTHON) -c "import ensurepip" 2>/dev/null && command -v svn >/dev/null && command -v gcc >/dev/null \
+	  && $(PYTHON) -c "import ensurepip" 2>/dev/null && command -v svn >/dev/null && command -v gcc >/dev/null && command -v git >/dev/null \
 	  || { $(SUDO) apt-get update && $(SUDO) env DEBIAN_FRONTEND=noninteractive \
 	       apt-get install -y --no-install-recommends $(GRASS_PACKAGES); }
 

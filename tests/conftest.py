@@ -9,6 +9,32 @@ import pytest
 
 from grass_session import GrassSession, create_mapset, create_project, export_checkout, open_session
 
+# `make test` gives whole files to two workers. A worker that begins a slow one last keeps the other waiting,
+# so these come first, the slowest at the top; the others, seconds each, fill the gaps.
+SLOW_FILES = [
+    f"test_{name}.py"
+    for name in (
+        "train_module",
+        "legacy_numbers",
+        "network",
+        "manuals",
+        "cluster",
+        "devices",
+        "overfitting",
+        "training",
+        "detect_module",
+        "worker",
+        "openvino",
+        "weights",
+    )
+]
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(
+        key=lambda item: SLOW_FILES.index(item.path.name) if item.path.name in SLOW_FILES else len(SLOW_FILES)
+    )
+
 
 @pytest.fixture(scope="session")
 def grass_folder(tmp_path_factory) -> Path:

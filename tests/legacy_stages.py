@@ -19,6 +19,7 @@ from maskrcnn.config import ModelConfig
 from maskrcnn.detection.instances import paste_mask
 from maskrcnn.network import boxes as box_ops
 from maskrcnn.network import detections, proposals, targets
+from maskrcnn.network.compilation import compile_function, compile_model
 from maskrcnn.network.inference import Detector
 from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.model import (
@@ -92,8 +93,8 @@ def feature_stages() -> list[Comparison]:
     """Backbone, pyramid and proposal head from the image; proposal head and heads from their own input."""
     network, known = reference_network(), reference("network")
     images = known["image"][None].astype(np.float32) - MEAN
-    pyramid, logits, deltas = network(images)
-    rows = [compare("C5", *thinned(network.backbone(images)[-1], known, "C5::7"), 1e-4)]
+    *pyramid, logits, deltas = compile_model(network.features)(images)
+    rows = [compare("C5", *thinned(compile_model(network.backbone)(images)[-1], known, "C5::7"), 1e-4)]
     for level, key in zip(pyramid, ("P2::53", "P3::13", "P4::5", "P5::1", "P6::1"), strict=True):
         rows.append(compare(key[:2], *thinned(level, known, key), 1e-4))
     rows.append(compare("RPN logits, from the image", logits, known["rpn_class_logits"], 1e-4))
@@ -155,15 +156,33 @@ def selection_stages() -> list[Comparison]:
     """Proposals and detections, each from the reference's scores and deltas."""
     network, known = reference_network(), reference("network")
     config = network.config
-    rois = proposals.select_proposals(
-        foreground_scores(ops.convert_to_tensor(known["rpn_class_logits"])),
-        ops.convert_to_tensor(known["rpn_bbox"]),
-        normalised_anchors(network.anchors(), config.image_shape),
-        candidates=config.proposal_candidates,
-        count=config.proposals_detection,
-        nms_threshold=config.proposal_nms_threshold,
-        box_deviation=config.box_deviation,
-    )
+
+    def propose(logits, deltas, anchors):
+        return proposals.select_proposals(
+            foreground_scores(logits),
+            deltas,
+            anchors,
+            candidates=config.proposal_candidates,
+            count=config.proposals_detection,
+            nms_threshold=config.proposal_nms_threshold,
+            box_deviation=config.box_deviation,
+        )
+
+    def detect(rois, probabilities, deltas, windows, confidence):
+        return detections.select_detections(
+            rois,
+            probabilities,
+            deltas,
+            windows,
+            count=config.max_detections,
+            nms_threshold=config.detection_nms_threshold,
+            confidence=confidence,
+            box_deviation=config.box_deviation,
+        )
+
+    propose, detect = compile_function(propose), compile_function(detect)
+    anchors = normalised_anchors(network.anchors(), config.image_shape)
+    rois = propose(known["rpn_class_logits"], known["rpn_bbox"], anchors)
     rows = [row_shares("proposals", ops.convert_to_numpy(rois)[0], known["rpn_rois"][0], 0.005)]
     for confidence, key in (
         (0.05, "detections"),
@@ -171,13 +190,10 @@ def selection_stages() -> list[Comparison]:
         (0.7, "det_conf07"),
         (0.9, "det_conf09"),
     ):
-        found = detections.select_detections(
-            *(ops.convert_to_tensor(known[name]) for name in ("rpn_rois", "mrcnn_class", "mrcnn_bbox")),
-            ops.convert_to_tensor(np.float32([[0, 0, 1, 1]])),
-            count=config.max_detections,
-            nms_threshold=config.detection_nms_threshold,
-            confidence=confidence,
-            box_deviation=config.box_deviation,
+        found = detect(
+            *(known[name] for name in ("rpn_rois", "mrcnn_class", "mrcnn_bbox")),
+            np.float32([[0, 0, 1, 1]]),
+            ops.convert_to_tensor(confidence, dtype="float32"),
         )
         boxes, class_ids, scores = (ops.convert_to_numpy(values)[0] for values in found)
         ours = np.concatenate([boxes, class_ids[:, None], scores[:, None]], axis=1)

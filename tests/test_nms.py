@@ -26,13 +26,13 @@ def greedy(boxes, threshold, count, valid=None, groups=None):
     return kept
 
 
-def suppress_parts(boxes, valid=None, groups=None, **options):
-    return nms.non_max_suppression(boxes, valid=valid, groups=groups, **options)
+def suppress_parts(boxes, threshold, valid=None, groups=None, **options):
+    return nms.non_max_suppression(boxes, threshold, valid=valid, groups=groups, **options)
 
 
 def suppress(boxes, threshold, count, *parts):
     """`non_max_suppression` of parts (valid, groups), checked for form: the kept indices."""
-    indices, kept = run(suppress_parts, boxes, *parts, threshold=threshold, count=count)
+    indices, kept = run(suppress_parts, boxes, np.float32(threshold), *parts, count=count)
     assert indices.shape == kept.shape == (count,)
     assert indices.dtype == np.int32
     assert kept.dtype == bool
@@ -90,7 +90,7 @@ def test_images_of_a_batch_are_apart():
         [random_boxes(random, 600), random_boxes(random, 600) * 0.001, random_boxes(random, 600)]
     )
     valid = np.stack([np.ones(600, bool), np.ones(600, bool), np.zeros(600, bool)])
-    indices, kept = run(suppress_parts, boxes, valid, threshold=0.5, count=50)
+    indices, kept = run(suppress_parts, boxes, np.float32(0.5), valid, count=50)
     for image in range(3):
         assert list(indices[image][kept[image]]) == greedy(boxes[image], 0.5, 50, valid[image])
 
