@@ -70,9 +70,8 @@ def draw_dataset(folder: Path, images: int, instances: int) -> None:
         pixels = np.kron(coarse, np.ones((8, 8, 1), np.uint8)) + random.integers(
             0, 20, (IMAGE_SIDE, IMAGE_SIDE, 3), np.uint8
         )
-        with rasterio.open(
-            folder / name, "w", driver="PNG", height=IMAGE_SIDE, width=IMAGE_SIDE, count=3, dtype="uint8"
-        ) as file:
+        profile = {"driver": "PNG", "height": IMAGE_SIDE, "width": IMAGE_SIDE, "count": 3, "dtype": "uint8"}
+        with rasterio.open(folder / name, "w", zlevel=1, **profile) as file:
             file.write(np.moveaxis(pixels, -1, 0))
         listed.append({"id": number, "file_name": name, "height": IMAGE_SIDE, "width": IMAGE_SIDE})
         for _ in range(instances // images):

@@ -78,7 +78,7 @@ def read_areas(full_name: str, grids: Sequence[Grid]) -> list[Area]:
     name, _, mapset = full_name.partition("@")
     found = []
     with LIBRARY_LOCK:
-        vector = libvector.pointer(libvector.Map_info())
+        vector = ctypes.pointer(libvector.Map_info())
         libvector.Vect_set_open_level(BUILT)
         if libvector.Vect_open_old2(vector, name.encode(), mapset.encode(), str(LAYER).encode()) < BUILT:
             raise DatasetError(f"Vector map <{full_name}> can't be opened. Run v.build map={full_name}")
