@@ -196,7 +196,7 @@
 # % key: gpu_count
 # % type: integer
 # % label: Number of GPUs to use
-# % description: Without any GPU, 1 means the CPU
+# % description: Each takes its share of the images of a step; without any GPU, 1 means the CPU
 # % options: 1-
 # % answer: 1
 # % required: no
@@ -208,6 +208,16 @@
 # % label: Highest learning rate
 # % description: It is reached after a warm-up, and falls to a fiftieth of it until the end
 # % answer: 0.0005
+# % required: no
+# % guisection: Training
+# %end
+# %option
+# % key: learning_rate_scaling
+# % type: string
+# % label: How the learning rate grows with the number of devices
+# % description: With n devices, learning_rate is multiplied by 1, by the square root of n or by n
+# % options: none,sqrt,linear
+# % answer: none
 # % required: no
 # % guisection: Training
 # %end

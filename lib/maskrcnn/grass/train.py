@@ -83,6 +83,7 @@ def check_job(options: Mapping[str, str], flags: Mapping[str, bool]) -> Job:
         staged=model_path is not None or flags["i"],
         train_batch_norm=flags["b"],
         learning_rate=check_positive(options, "learning_rate"),
+        learning_rate_scaling=options["learning_rate_scaling"],
         patience=int(options["patience"]),
         minutes=check_positive(options, "minutes") if options["minutes"] else 0.0,
         precision=options["precision"],

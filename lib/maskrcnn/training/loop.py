@@ -19,6 +19,7 @@ from maskrcnn.network.stages import set_trainable
 from maskrcnn.network.training import TrainingNetwork
 from maskrcnn.training import log, memory, state
 from maskrcnn.training.preparation import Feed
+from maskrcnn.training.replicas import Devices
 from maskrcnn.training.schedule import Stage, learning_rate_share, plan_stages
 from maskrcnn.training.settings import TrainingSettings
 from maskrcnn.weights import save_model
@@ -26,6 +27,7 @@ from maskrcnn.weights import save_model
 WEIGHT_DECAY = 1e-4
 GRADIENT_NORM = 5.0  # gradients are scaled down to this global norm
 MESSAGE_SECONDS = 60  # between two messages within an epoch
+ONE_DEVICE = Devices()
 ESTIMATE_STEPS = 5  # of the first epoch, after which the time of the run is estimated
 
 
@@ -58,14 +60,14 @@ class Run:
     feed: Feed
     settings: TrainingSettings
     reporter: Reporter
-    writing: bool
+    devices: Devices
     score: Callable[[], dict[str, float]] | None
     started: float
 
     def time_used(self) -> float:
-        """Share of the time budget that is used up, 0 without one."""
+        """Share of the time budget that is used up, 0 without one. All processes must ask equally often."""
         minutes = self.settings.minutes
-        return (time.monotonic() - self.started) / (60 * minutes) if minutes else 0.0
+        return self.devices.agree((time.monotonic() - self.started) / (60 * minutes)) if minutes else 0.0
 
 
 def run_epochs(
@@ -77,7 +79,7 @@ def run_epochs(
     *,
     first_epoch: int = 1,
     score: Callable[[], dict[str, float]] | None = None,
-    writing: bool = True,
+    devices: Devices = ONE_DEVICE,
 ) -> TrainingResult:
     """Train a network; a model file, a table row and the learning curve are written after each epoch.
 
@@ -89,12 +91,12 @@ def run_epochs(
         first_epoch: above 1, the run goes on from the state saved after the epoch before.
         score: scores of the network as it is, called after each epoch; they become columns of its row. The
             best model is the one with the highest `mask_AP`, without scores the one with the lowest loss.
-        writing: whether files are written; of several processes that train together only one does it.
+        devices: those that `model` is trained on; of several processes only the first writes and scores.
 
     Raises:
         MaskRCNNError: the loss is no longer a number, or the memory does not suffice.
     """
-    run = Run(model, config, feed, settings, reporter, writing, score, time.monotonic())
+    run = Run(model, config, feed, settings, reporter, devices, score, time.monotonic())
     last_epoch = first_epoch - 1
     ended_early = ""
     try:
@@ -177,7 +179,7 @@ def train_epoch(run: Run, stage: Stage, epoch: int, batches: Prefetcher, *, comp
     pace = _pace(timed_from, step, time.monotonic(), settings, total - epoch * steps)
     losses = {name: value / step for name, value in sums.items()}
     losses |= {f"val_{name}": value for name, value in validate(run).items()}
-    scores = run.score() if run.score else {}
+    scores = run.score() if run.score and run.devices.first else {}
     row = {
         "epoch": epoch,
         "stage": stage.layers,
@@ -185,7 +187,7 @@ def train_epoch(run: Run, stage: Stage, epoch: int, batches: Prefetcher, *, comp
         "learning_rate": float(keras.ops.convert_to_numpy(run.model.optimizer.learning_rate)),
         "seconds": time.monotonic() - started,
     }
-    if run.writing:
+    if run.devices.first:
         keep_epoch(run, epoch, row | losses | scores)
     details = ", ".join(f"{name} {value:.3f}" for name, value in (losses | scores).items())
     reporter.message(
@@ -199,7 +201,7 @@ def learning_rate(run: Run, stage: Stage, epoch: int, step: int) -> float:
     settings = run.settings
     done = (epoch - stage.first) * settings.steps_per_epoch + step - 1
     share = learning_rate_share(done, stage.epochs * settings.steps_per_epoch, run.time_used())
-    return settings.learning_rate * stage.learning_rate_factor * share
+    return settings.peak_learning_rate * stage.learning_rate_factor * share
 
 
 def validate(run: Run) -> dict[str, float]:
@@ -230,8 +232,11 @@ def reason_to_stop(run: Run, epoch: int) -> str:
     settings = run.settings
     if run.time_used() >= 1:
         return f"the {settings.minutes:g} minutes are over"
-    best = log.best_epoch(settings.table_path)
-    if settings.patience and best + settings.patience <= epoch < settings.epochs:
+    if not settings.patience:
+        return ""
+    # only the first process has the table
+    best = int(run.devices.agree(log.best_epoch(settings.table_path) if run.devices.first else 0))
+    if best + settings.patience <= epoch < settings.epochs:
         return f"no epoch since {best} has been better"
     return ""
 

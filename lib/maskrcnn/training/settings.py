@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+
+# By how much n devices raise the learning rate. n devices average the gradient over n times as many images:
+# it is less noisy, by the square root of n.
+LEARNING_RATE_FACTORS = {"none": lambda n: 1.0, "sqrt": math.sqrt, "linear": float}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +22,8 @@ class TrainingSettings:
     validation_steps: int = 100
     images_per_device: int = 1
     device_count: int = 1  # of all machines together
-    learning_rate: float = 5e-4
+    learning_rate: float = 5e-4  # of one device
+    learning_rate_scaling: str = "none"  # with the number of devices, see LEARNING_RATE_FACTORS
     patience: int = 0  # epochs without a better model after which the run ends, 0: it doesn't
     minutes: float = 0.0  # after which the run ends, 0: no limit
     precision: str = "float32"  # or "bfloat16": of the layers' calculations, weights are float32
@@ -32,6 +38,11 @@ class TrainingSettings:
     def batch_size(self) -> int:
         """Images per optimiser step over all devices."""
         return self.images_per_device * self.device_count
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """The highest learning rate of the run."""
+        return self.learning_rate * LEARNING_RATE_FACTORS[self.learning_rate_scaling](self.device_count)
 
     def model_path(self, epoch: int) -> Path:
         """Model file of an epoch, counted from 1."""

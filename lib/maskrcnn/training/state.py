@@ -19,8 +19,7 @@ def save_state(
 ) -> None:
     """Write the state after an epoch, in place of that of the epoch before. extra: see `save_model`."""
     arrays = {
-        f"{index} {variable.path}": keras.ops.convert_to_numpy(variable.value)
-        for index, variable in enumerate(optimizer.variables)
+        f"{index} {variable.path}": variable.numpy() for index, variable in enumerate(optimizer.variables)
     }
     save_model(path, layout, config, extra=extra, extra_arrays=arrays)
 

@@ -51,6 +51,18 @@ def train(job: Job, reporter):
     Raises:
         MaskRCNNError: there are fewer devices, or the training failed.
     """
+    import keras
+
+    count = job.settings.device_count
+    if count > 1 and keras.backend.backend() == "torch":
+        from maskrcnn.devices.available import check_device_count
+        from maskrcnn.training import imagenet
+        from maskrcnn.training.processes import train_in_processes
+
+        check_device_count(count)
+        if job.imagenet:
+            imagenet.fetch(job.config.backbone)  # once, before all processes want them
+        return train_in_processes(job, reporter)
     return train_worker(job, reporter, Place())
 
 
@@ -113,5 +125,5 @@ def train_worker(job: Job, reporter, place: Place):
             settings,
             reporter,
             first_epoch=job.epoch + 1,
-            writing=place.first,
+            devices=devices,
         )

@@ -1,0 +1,34 @@
+"""A training network of which each device holds a copy (a replica) and trains it on a part of the batch."""
+
+from __future__ import annotations
+
+from keras import ops
+
+from maskrcnn.network.training import TrainingNetwork
+
+
+class ReplicaTraining(TrainingNetwork):
+    """Trains like `TrainingNetwork` on the whole batch, of which each replica sees its rows.
+
+    Keras' own step would clip the gradient of each replica before they are added up, and divide each
+    replica's losses by counts of its own. Here counts are added up before losses are divided, and gradients
+    before they are clipped.
+    """
+
+    def add_up(self, values: list) -> list:
+        """Tensors of this replica -> their sums over all replicas."""
+        raise NotImplementedError
+
+    def loss_values(self, y_pred) -> dict:
+        """This replica's shares, {name: scalar}: added up over the replicas they are the losses."""
+        counts = self.add_up([count for _, count in y_pred.values()])
+        return {
+            name: total / ops.maximum(count, 1.0)
+            for (name, (total, _)), count in zip(y_pred.items(), counts, strict=True)
+        }
+
+
+def with_total(losses: dict) -> dict[str, float]:
+    """Losses as Keras reports them: the total first."""
+    values = {name: float(ops.convert_to_numpy(value)) for name, value in losses.items()}
+    return {"loss": sum(values.values())} | values

@@ -1,0 +1,274 @@
+"""Several devices, which are parts of the CPU here: training gives the same weights, detection the same maps.
+
+Each backend is set up in processes of its own, because the number of devices can't change later.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from drawing import draw_scene, write_training_directory
+from grass_session import create_mapset, open_session
+from maskrcnn.devices.available import CPU_DEVICES
+from maskrcnn.training import log
+from maskrcnn.training.settings import TrainingSettings
+
+HERE = Path(__file__).parent
+BACKENDS = [
+    pytest.param(
+        name,
+        marks=pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"{name} is not installed"),
+    )
+    for name in ("tensorflow", "jax", "torch")
+]
+# Sums of other parts in another order: float32 keeps 7 digits. Seen: 2e-7 after 10 steps.
+TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    for number in range(4):
+        write_training_directory(
+            folder, f"scene_{number}", draw_scene(height=96, width=96, objects=6, seed=number)
+        )
+    return folder
+
+
+def environment(backend, devices, **more):
+    paths = [HERE, HERE.parent / "lib", HERE.parent / "demo"]
+    return {
+        **os.environ,
+        "KERAS_BACKEND": backend,
+        CPU_DEVICES: str(devices),
+        "PYTHONPATH": os.pathsep.join(map(str, paths)),
+        "CUDA_VISIBLE_DEVICES": "",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "OMP_NUM_THREADS": "1",
+        **more,
+    }
+
+
+def start(images, logs, runs, variables):
+    """The process that makes runs (see `train_on_devices`), with its output as text."""
+    logs.mkdir(exist_ok=True)
+    command = [sys.executable, str(HERE / "train_on_devices.py"), images, logs, json.dumps(runs)]
+    return subprocess.Popen(
+        [str(part) for part in command],
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def train(*arguments):
+    process = start(*arguments)
+    output = process.communicate(timeout=900)[0]
+    assert process.returncode == 0, output
+    return output
+
+
+def weights_of(path):
+    arrays = {}
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: arrays.update({name: item[()]}) if hasattr(item, "shape") else None
+        )
+    return {name: values for name, values in arrays.items() if not name.startswith("training_state")}
+
+
+def assert_same_weights(path, other):
+    expected, received = weights_of(path), weights_of(other)
+    assert expected.keys() == received.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(received[name], values, err_msg=name, **TOLERANCE)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_four_devices_with_an_image_each_train_as_one_with_four(images, tmp_path, backend):
+    rate = {"learning_rate": 0.01}
+    runs = {"one": {"images_per_device": 4, **rate}, "four": {"device_count": 4, **rate}}
+    output = train(images, tmp_path, runs, environment(backend, 4))
+    assert output.count("10/10") == 2
+    one, four = (
+        {name: float(value) for name, value in row.items() if "loss" in name}
+        for row in (log.read_rows(tmp_path / f"{run}.csv")[0] for run in runs)
+    )
+    assert four == pytest.approx(one, rel=1e-4, abs=1e-6)
+    assert one["val_loss"] > 0
+    paths = [tmp_path / f"mask_rcnn_{name}_1.h5" for name in runs]
+    assert_same_weights(*paths)
+    assert len(list(tmp_path.glob("*.h5"))) == 6  # each run: its model, the best, the state
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", [one for one in BACKENDS if one.values[0] != "tensorflow"])
+def test_processes_that_a_launcher_started_train_as_one_with_two_images(images, tmp_path, backend):
+    changes = {"learning_rate": 0.01, "epochs": 1, "steps_per_epoch": 4}
+    train(images, tmp_path / "one", {"one": {"images_per_device": 2, **changes}}, environment(backend, 1))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    launcher = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes = []
+    for rank in range(2):
+        variables = environment(backend, 2, RANK=str(rank), LOCAL_RANK=str(rank), **launcher)
+        if backend == "jax":
+            variables[CPU_DEVICES] = "1"
+        logs = tmp_path / f"rank_{rank}"
+        processes.append(start(images, logs, {"two": {"device_count": 2, **changes}}, variables))
+    outputs = [process.communicate(timeout=900)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert_same_weights(tmp_path / "one" / "mask_rcnn_one_1.h5", tmp_path / "rank_0" / "mask_rcnn_two_1.h5")
+    assert not list((tmp_path / "rank_1").iterdir())  # only the first process writes, and tells
+    assert "4/4" in outputs[0] and "4/4" not in outputs[1]
+
+
+def children(process):
+    """Processes that train for another one, oldest first."""
+    numbers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [
+        int(number)
+        for number in numbers
+        if "spawn_main" in Path(f"/proc/{number}/cmdline").read_text().replace("\0", " ")
+    ]
+
+
+def read_until(process, text):
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            return lines
+    raise AssertionError("".join(lines))
+
+
+def assert_nothing_is_left(workers, logs):
+    assert not any(Path(f"/proc/{number}").exists() for number in workers)
+    assert not list(logs.rglob("*.part")) and not list(logs.rglob(".*.part"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("backend", [BACKENDS[2]])
+def test_processes_end_together(images, tmp_path, backend):
+    run = {"run": {"device_count": 2, "epochs": 2, "steps_per_epoch": 3, "validation_steps": 1}}
+    # one is killed: a clear error, and nobody is left
+    process = start(images, tmp_path, run, environment(backend, 2))
+    read_until(process, "4/6")
+    workers = children(process)
+    assert len(workers) == 2
+    os.kill(workers[1], signal.SIGKILL)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 1
+    assert "was killed (training-1, SIGKILL)" in output
+    assert_nothing_is_left(workers, tmp_path)
+
+    # it goes on from the first epoch; Ctrl-C, which a terminal sends to all processes, ends it
+    process = start(images, tmp_path, run, environment(backend, 2))
+    read_until(process, "4/6")
+    workers = children(process)
+    os.killpg(process.pid, signal.SIGINT)
+    output = process.communicate(timeout=60)[0]
+    assert "last_epoch=1" in output and "interrupted=True" in output and "Traceback" not in output
+    assert process.returncode == 0
+    assert_nothing_is_left(workers, tmp_path)
+
+    # the supervising process is killed: the others see it
+    process = start(images, tmp_path, run, environment(backend, 2))
+    read_until(process, "4/6")
+    workers = children(process)
+    process.kill()
+    process.communicate(timeout=60)
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{number}").exists() for number in workers) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert_nothing_is_left(workers, tmp_path)
+
+    # and resumes on one device
+    run["run"]["device_count"] = 1
+    output = train(images, tmp_path, run, environment(backend, 1))
+    assert "Going on after epoch 1" in output and "last_epoch=2" in output
+
+
+@pytest.fixture(scope="module")
+def scene(project, installed, grass_folder):
+    """A session with three bands of 160 x 160 cells, which are nine tiles."""
+    create_mapset(project, "devices")
+    session = open_session(project, "devices", installed, grass_folder)
+    session.run("g.region", "n=160", "s=0", "w=0", "e=160", "res=1")
+    session.calc("band = int(127 + 127 * sin(row() * 7) * cos(col() * 11))")
+    return session
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_detections_do_not_depend_on_the_number_of_devices(scene, tiny_model, backend):
+    found = []
+    for devices in (1, 3):
+        variables = {"KERAS_BACKEND": backend, CPU_DEVICES: "3", "CUDA_VISIBLE_DEVICES": ""}
+        done = scene.run(
+            "i.ann.maskrcnn.detect",
+            *("-k", "--overwrite", "band1=band", "band2=band", "band3=band", f"model={tiny_model}"),
+            *("confidence=0", "output_type=raster,area", f"gpu_count={devices}"),
+            **variables,
+        )
+        assert ("3 devices" in " ".join(done.stderr.split())) == (devices == 3)
+        maps = ("house", "tree")
+        cells = scene.out("r.out.ascii", "input=instances")
+        found.append((cells, *(scene.out("v.db.select", f"map={name}") for name in maps)))
+    assert found[0] == found[1]
+    assert len(found[0][1].splitlines()) + len(found[0][2].splitlines()) > 10
+
+
+def test_more_devices_than_there_are_are_listed(scene, tiny_model):
+    bands = ("band1=band", "band2=band", "band3=band", f"model={tiny_model}")
+    done = scene.run(
+        "i.ann.maskrcnn.detect",
+        *bands,
+        "--overwrite",
+        "gpu_count=3",
+        check=False,
+        **{CPU_DEVICES: "2", "CUDA_VISIBLE_DEVICES": ""},
+    )
+    assert done.returncode == 1
+    assert "gpu_count=3 asks for more devices than there are: 2 (" in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(("scaling", "rate"), [("none", 0.001), ("sqrt", 0.002), ("linear", 0.004)])
+def test_the_learning_rate_grows_as_asked_for(scaling, rate):
+    settings = TrainingSettings(
+        name="test", logs=Path(), device_count=4, learning_rate=0.001, learning_rate_scaling=scaling
+    )
+    assert settings.peak_learning_rate == pytest.approx(rate)
+
+
+@pytest.mark.gpu
+def test_all_gpus_train_as_one(images, tmp_path):
+    """Needs several GPUs; on GPUs sums differ more from each other than on CPUs."""
+    from maskrcnn.devices.available import list_devices
+
+    count = len(list_devices())
+    if count < 2:
+        pytest.skip("there is one GPU")
+    rate = {"learning_rate": 0.01}
+    runs = {"one": {"images_per_device": count, **rate}, "all": {"device_count": count, **rate}}
+    variables = environment(keras.backend.backend(), 1)
+    variables.pop("CUDA_VISIBLE_DEVICES")
+    train(images, tmp_path, runs, variables)
+    expected, received = (weights_of(tmp_path / f"mask_rcnn_{name}_1.h5") for name in runs)
+    for name, values in expected.items():
+        np.testing.assert_allclose(received[name], values, rtol=1e-2, atol=1e-3, err_msg=name)

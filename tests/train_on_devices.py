@@ -1,0 +1,81 @@
+"""Train the same few steps on one device and on several, in the environment that a test sets up.
+
+python train_on_devices.py IMAGES LOGS RUNS: runs as JSON, {name: changes of the settings}. Prints what they
+reported. A process that a launcher has given a rank trains as one of several.
+
+The optimiser is gradient descent: AdamW makes whole steps of gradients that are nothing but rounding errors.
+With ADAMW in the environment it is left as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from drawing import CLASSES
+from maskrcnn.config import ModelConfig
+from maskrcnn.data.formats import open_dataset
+from maskrcnn.data.split import split_dataset
+from maskrcnn.devices.place import Place
+from maskrcnn.training.preparation import ImageSize
+from maskrcnn.training.settings import TrainingSettings
+from maskrcnn.training.worker import Job, train, train_worker
+from maskrcnn.weights import read_model
+
+CONFIG = ModelConfig(
+    classes=CLASSES,
+    backbone="resnet18",
+    image_shape=(64, 64),
+    band_mean=(120.0, 110.0, 100.0),
+    band_scale=(50.0, 50.0, 50.0),
+    anchor_scales=(8, 16, 32, 64, 128),
+    max_instances=10,
+    rois_per_image=8,
+    proposal_candidates=100,
+    proposals_training=20,
+)
+
+
+def gradient_descent(settings):
+    import keras
+
+    return keras.optimizers.SGD(settings.learning_rate, momentum=0.9, global_clipnorm=loop.GRADIENT_NORM)
+
+
+if "ADAMW" not in os.environ:  # also in processes that are started by this one, which import this file
+    from maskrcnn.training import loop
+
+    loop.make_optimizer = gradient_descent
+
+
+class Printer:
+    def message(self, text):
+        print(text, flush=True)
+
+    def percent(self, done, total):
+        print(f"{done}/{total}", flush=True)
+
+
+def make_job(images, logs, name, **changes):
+    """A job of 10 steps; changes: of its settings. Goes on where `logs` holds a state of that name."""
+    dataset = split_dataset(open_dataset(images, CLASSES), 0.3)
+    settings = TrainingSettings(
+        name=name, logs=Path(logs), epochs=1, steps_per_epoch=10, validation_steps=2, workers=1
+    )
+    settings = replace(settings, **changes)
+    job = Job(dataset=dataset, config=CONFIG, size=ImageSize(64, 64, False), settings=settings)
+    if settings.state_path.exists():
+        state = read_model(settings.state_path)
+        return replace(job, initial=state, epoch=int(state.extra["epoch"]))
+    return job
+
+
+if __name__ == "__main__":
+    images, logs, runs = sys.argv[1:]
+    for name, changes in json.loads(runs).items():
+        job, place = make_job(images, logs, name, **changes), Place.from_environment()
+        result = train_worker(job, Printer(), place) if place.world_size > 1 else train(job, Printer())
+        print(result, flush=True)
