@@ -142,6 +142,16 @@
 # % guisection: Detection
 # %end
 # %option
+# % key: gpu_count
+# % type: integer
+# % label: Number of GPUs to use
+# % description: Tiles are shared out among them; without any GPU, 1 means the CPU
+# % options: 1-
+# % answer: 1
+# % required: no
+# % guisection: Detection
+# %end
+# %option
 # % key: nprocs
 # % type: integer
 # % label: Number of threads to use

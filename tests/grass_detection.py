@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 from scipy import ndimage
 
-from maskrcnn.detection.pipeline import DetectionSettings
+from maskrcnn.detection.pipeline import DetectionSettings, Here, network_finder
 
 TILE = 64
 
@@ -82,7 +82,7 @@ def main(request: dict) -> dict:
 
     remove_abandoned()
     with TemporaryMaps() as temporary:
-        work = DetectionRun(detector, settings, outputs, temporary)
+        work = DetectionRun(Here(network_finder(detector, settings)), settings, outputs, temporary)
         for number, source in enumerate(sources):
             work.detect(number, source, lambda progress: None)
         if request.get("fail_before_finish"):

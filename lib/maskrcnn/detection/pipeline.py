@@ -187,7 +187,7 @@ def find_in_scene(
 
     A finder may give an object that the tile's border cuts into several pieces as one instance.
     """
-    return find_by_workers(scene, _Here(finder), settings, report)
+    return find_by_workers(scene, Here(finder), settings, report)
 
 
 def find_by_workers(
@@ -206,8 +206,8 @@ def find_by_workers(
     return _Run(scene, workers, settings, grid, report).blocks()
 
 
-class _Here:
-    """A finder as workers: it does its work at once, in this thread."""
+class Here:
+    """A finder as `Workers`: it does its work at once, in this thread."""
 
     in_flight = 1
     reads_scene = False

@@ -7,14 +7,16 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import grass.script as gs
 from grass.exceptions import CalledModuleError
 
 from maskrcnn.config import SIZE_MULTIPLE, ModelConfig
-from maskrcnn.detection.pipeline import DetectionSettings
+from maskrcnn.detection.pipeline import DetectionSettings, Here, Workers, network_finder
+from maskrcnn.detection.workers import ThreadWorkers
 from maskrcnn.errors import MaskRCNNError, ModelFileError, SceneError
 from maskrcnn.grass.bands import find_bands
 from maskrcnn.grass.files import check_sidecars, find_images
@@ -68,14 +70,18 @@ def _run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     threads = int(options["nprocs"] or 0)
     use_threads(threads)
     gs.message(describe(request))
-    detector, runtime = load_detector(request.model, request.config, keras_only=flags["k"], threads=threads)
+    detectors, runtime = load_detectors(
+        request.model,
+        request.config,
+        device_count=int(options["gpu_count"] or 1),
+        keras_only=flags["k"],
+        threads=threads,
+    )
     gs.message(f"The network runs on {runtime}")
-    # else masks would be computed for all the detections that are too uncertain, most of the time
-    detector = functools.partial(detector, confidence=request.settings.confidence)
-    with TemporaryMaps() as temporary:
+    with TemporaryMaps() as temporary, detection_workers(detectors, request.settings) as workers:
         for name in remove_abandoned():
             gs.verbose(f"Removed <{name}>, left behind by a process that was killed")
-        work = DetectionRun(detector, request.settings, request.outputs, temporary)
+        work = DetectionRun(workers, request.settings, request.outputs, temporary)
         progress = ProgressDisplay(len(request.sources))
         for number, source in enumerate(request.sources):
             progress.begin(number, source)
@@ -201,25 +207,81 @@ def find_files(
     return sources, unusable
 
 
-def load_detector(model: ModelFile, config: ModelConfig, *, keras_only: bool = False, threads: int = 0):
-    """The network with the file's weights, ready for tiles, and what runs it; imports Keras.
+def load_detectors(
+    model: ModelFile,
+    config: ModelConfig,
+    *,
+    device_count: int = 1,
+    keras_only: bool = False,
+    threads: int = 0,
+) -> tuple[list, str]:
+    """The network with the file's weights on each of several devices, ready for tiles, and what runs it.
 
-    keras_only, threads: see `choose_parts`.
+    Imports Keras. keras_only, threads: see `choose_parts`; several devices are always Keras' own.
+
+    Raises:
+        DeviceError: there are fewer devices.
+        ModelFileError: the file lacks a part of the network.
     """
+    from maskrcnn.devices.available import check_device_count, on_device
     from maskrcnn.network.inference import Detector
     from maskrcnn.network.layout import legacy_layout
     from maskrcnn.network.model import build_network
     from maskrcnn.network.openvino import choose_parts
     from maskrcnn.weights import load_weights
 
-    network = build_network(config)
-    load = load_weights(legacy_layout(network), model)
-    if load.missing:
-        raise ModelFileError(
-            f"Model file {model.path} is no complete model: it lacks the layers {', '.join(load.missing[:8])}"
-        )
-    parts, runtime = choose_parts(network, keras_only=keras_only, threads=threads)
-    return Detector(network, parts), runtime
+    names = check_device_count(device_count)
+
+    def load():
+        network = build_network(config)
+        report = load_weights(legacy_layout(network), model)
+        if report.missing:
+            raise ModelFileError(
+                f"Model file {model.path} is no complete model: it lacks the layers "
+                f"{', '.join(report.missing[:8])}"
+            )
+        return network
+
+    if device_count == 1:
+        network = load()
+        parts, runtime = choose_parts(network, keras_only=keras_only, threads=threads)
+        return [Detector(network, parts)], runtime
+    detectors = []
+    for number in range(device_count):
+        with on_device(number):
+            detectors.append(OnDevice(Detector(load()), number))
+    import keras
+
+    return detectors, f"Keras on {keras.backend.backend()}, {device_count} devices: {', '.join(names)}"
+
+
+@dataclass(frozen=True)
+class OnDevice:
+    """A detector that runs on its device, whichever thread calls it."""
+
+    detector: Callable
+    number: int
+
+    def __call__(self, *arguments, **options):
+        from maskrcnn.devices.available import on_device
+
+        with on_device(self.number):
+            return self.detector(*arguments, **options)
+
+
+@contextmanager
+def detection_workers(detectors: Sequence[Callable], settings: DetectionSettings) -> Iterator[Workers]:
+    """Detectors at work: one in this thread, several in threads of their own."""
+    # else masks would be computed for all the detections that are too uncertain, most of the time
+    finders = [
+        network_finder(functools.partial(detector, confidence=settings.confidence), settings)
+        for detector in detectors
+    ]
+    if len(finders) == 1:
+        yield Here(finders[0])
+        return
+    with ThreadWorkers(finders) as workers:
+        yield workers
 
 
 def use_threads(count: int) -> None:

@@ -15,7 +15,7 @@ from grass.exceptions import CalledModuleError
 
 from maskrcnn.config import ModelConfig
 from maskrcnn.detection.files import FileScene
-from maskrcnn.detection.pipeline import DetectionSettings, Detector, Progress, detect_scene
+from maskrcnn.detection.pipeline import DetectionSettings, Progress, Workers, find_by_workers
 from maskrcnn.detection.resample import ResampledScene
 from maskrcnn.errors import MaskRCNNError, SceneError
 from maskrcnn.grass.bands import Band, MapScene
@@ -116,12 +116,12 @@ class DetectionRun:
 
     def __init__(
         self,
-        detector: Detector,
+        workers: Workers,
         settings: DetectionSettings,
         outputs: OutputSettings,
         temporary: TemporaryMaps,
     ):
-        self._detector, self._settings, self._outputs = detector, settings, outputs
+        self._workers, self._settings, self._outputs = workers, settings, outputs
         self._temporary = temporary
         self._kinds = outputs.names.kinds
         os.environ.setdefault("CMDLINE", shlex.join(sys.argv))  # for the history; set by modules' parser
@@ -187,7 +187,7 @@ class DetectionRun:
         instances = self._temporary.raster("instances") if self._kinds - {"point"} else None
         with _open(source, self._outputs.resolution) as (scene, grid), ExitStack() as stack:
             writer = stack.enter_context(RasterWriter(instances, grid)) if instances else None
-            for block in detect_scene(scene, self._detector, self._settings, remember):
+            for block in find_by_workers(scene, self._workers, self._settings, remember):
                 if writer is not None:
                     writer.write(instances_to_cells(block.instance_ids, self._next_category))
                 for one in block.instances:
