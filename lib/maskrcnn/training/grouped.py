@@ -10,7 +10,7 @@ import torch.distributed as group
 
 from maskrcnn.devices.place import Place
 from maskrcnn.network.model import MaskRCNN
-from maskrcnn.training.shares import ReplicaTraining, with_total
+from maskrcnn.training.shares import ReplicaTraining, moving_statistics, with_total
 
 BUCKET = 8 * 2**20  # numbers of gradients that are sent at once; 32 MiB
 
@@ -53,11 +53,7 @@ class GroupedTraining(ReplicaTraining):
 
     def _share_statistics(self):
         """Make moving statistics, to which each process has added those of its rows, the mean over them."""
-        statistics = [
-            variable.value.data
-            for variable in self.network.non_trainable_variables
-            if variable.name in ("moving_mean", "moving_variance")
-        ]
+        statistics = [variable.value.data for variable in moving_statistics(self.network)]
         add_up_in_place(statistics)
         torch._foreach_div_(statistics, group.get_world_size())
 

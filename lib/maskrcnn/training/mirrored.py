@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from maskrcnn.network.model import MaskRCNN
-from maskrcnn.training.shares import ReplicaTraining, with_total
+from maskrcnn.training.shares import ReplicaTraining, moving_statistics, with_total
 
 
 class MirroredTraining(ReplicaTraining):
@@ -37,6 +37,8 @@ class MirroredTraining(ReplicaTraining):
         added = iter(self.add_up(known))
         gradients = [None if gradient is None else next(added) for gradient in gradients]
         self.optimizer.apply(gradients, self.trainable_weights)
+        if self.network.train_batch_norm:
+            self._share_statistics()
         return shares
 
     def test_replica(self, batch):
@@ -48,6 +50,16 @@ class MirroredTraining(ReplicaTraining):
 
     def test_on_batch(self, batch, return_dict=True):
         return with_total(self._test(self._cut(batch)))
+
+    def _share_statistics(self):
+        """Make moving statistics, to which each replica has added those of its rows, the mean over them."""
+        statistics = moving_statistics(self.network)
+        values = [tf.convert_to_tensor(variable.value) for variable in statistics]
+        context = tf.distribute.get_replica_context()
+        for variable, mean in zip(
+            statistics, context.all_reduce(tf.distribute.ReduceOp.MEAN, values), strict=True
+        ):
+            variable.assign(mean)
 
     def _on_replicas(self, function):
         def run(batches):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 from keras import ops
 
 from maskrcnn.network.training import TrainingNetwork
@@ -26,6 +27,12 @@ class ReplicaTraining(TrainingNetwork):
             name: total / ops.maximum(count, 1.0)
             for (name, (total, _)), count in zip(y_pred.items(), counts, strict=True)
         }
+
+
+def moving_statistics(network: keras.Model) -> list[keras.Variable]:
+    """The means and variances that batch normalisations collect."""
+    names = ("moving_mean", "moving_variance")
+    return [variable for variable in network.non_trainable_variables if variable.name in names]
 
 
 def with_total(losses: dict) -> dict[str, float]:
