@@ -99,6 +99,12 @@ def test_the_region_limits_the_extent_and_not_the_resolution(maps, tmp_path):
     (image,) = look(maps)["images"]
     assert image["shape"] == [7, 7, 2] and image["first_band"][0][0] == 404
     assert boxes(image) == [(1, 0, 0, 2, 4)]
+    maps.calc("shown = if(y() > 992, 1, null())")
+    maps.run("r.mask", "raster=shown")
+    (image,) = look(maps)["images"]
+    assert image["valid"] == ["#" * 7] + ["." * 7] * 6
+    assert boxes(image) == [(1, 0, 0, 1, 4)]
+    maps.run("r.mask", "-r")
     maps.run("g.region", "n=500", "s=400", "w=0", "e=100", "res=1")
     assert "g.region raster=red@" in look(maps)["error"]
 

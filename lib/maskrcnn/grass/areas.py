@@ -77,6 +77,8 @@ def read_areas(full_name: str, grids: Sequence[Grid]) -> list[Area]:
     """
     name, _, mapset = full_name.partition("@")
     found = []
+    corners = np.array([(grid.west, grid.south) for grid in grids])
+    opposite = np.array([(grid.east, grid.north) for grid in grids])
     with LIBRARY_LOCK:
         vector = ctypes.pointer(libvector.Map_info())
         libvector.Vect_set_open_level(BUILT)
@@ -88,7 +90,7 @@ def read_areas(full_name: str, grids: Sequence[Grid]) -> list[Area]:
             count = libvector.Vect_get_num_areas(vector)
             for number in range(1, count + 1):
                 libvector.Vect_get_area_box(vector, number, ctypes.byref(box))
-                if any(_meets(grid, box) for grid in grids):
+                if ((corners < (box.E, box.N)) & (opposite > (box.W, box.S))).all(axis=1).any():
                     rings = _rings(vector, number, points)
                     if len(rings[0]) > 3:
                         found.append(Area(categories=_categories(vector, number, categories), rings=rings))
@@ -119,10 +121,6 @@ def read_columns(full_name: str) -> tuple[str, dict[str, dict[int, object]]]:
     columns = gs.vector_columns(full_name, LAYER, getDict=False, env=grid_environment())
     values = {name: {int(row[key]): row.get(name) for row in rows} for name in columns}
     return key, values
-
-
-def _meets(grid: Grid, box: object) -> bool:
-    return grid.west < box.E and grid.east > box.W and grid.south < box.N and grid.north > box.S
 
 
 def _rings(vector: object, number: int, points: object) -> tuple[np.ndarray, ...]:
