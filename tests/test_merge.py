@@ -73,6 +73,21 @@ def test_a_whole_object_does_not_replace_what_mostly_lies_outside_of_it():
     assert [one[0] for one in found] == [(5, 11, 9, 16), (5, 16, 9, 31)]  # pixels go by score
 
 
+def test_different_ends_of_one_object_are_joined_although_one_looks_whole():
+    wide = cut_tiles(40, 96, (40, 64), 32)  # tiles share columns 32 to 64
+    # The left tile ends the object 16 columns before its border, the right one shows it up to its own.
+    left_end, right_end = box(5, 10, 9, 48, score=0.9), box(5, 32, 9, 90, score=0.8)
+    assert merge([left_end], [right_end], wide) == [((5, 10, 9, 90), 1, 0.9)]
+    # The left tile drew the rest too, over a part of the first: pieces of one object.
+    assert [one[0] for one in merge([left_end, box(5, 40, 9, 64)], [right_end], wide)] == [(5, 10, 9, 90)]
+    # The left tile saw the rest as an object of its own beside the first.
+    neighbours = merge([left_end, box(5, 48, 9, 64, score=0.7)], [right_end], wide)
+    assert [one[0] for one in neighbours] == [(5, 10, 9, 48), (5, 48, 9, 90)]
+    # Another class, or a corner only, is no continuation.
+    assert len(merge([left_end], [box(5, 32, 9, 90, score=0.8, class_id=2)], wide)) == 2
+    assert len(merge([left_end], [box(8, 32, 18, 90, score=0.8)], wide)) == 2
+
+
 def test_drawings_of_very_different_size_are_one_object_if_neither_has_another_partner():
     wide = cut_tiles(20, 48, (20, 32), 16)
     small, large = box(6, 22, 9, 26, score=0.9), box(4, 20, 12, 28, score=0.8)
