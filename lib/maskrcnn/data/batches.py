@@ -28,6 +28,7 @@ from maskrcnn.data.samples import (
     validation_sample,
     validation_windows,
 )
+from maskrcnn.data.windows import Window
 from maskrcnn.errors import DatasetError
 
 Batch = dict[str, np.ndarray]
@@ -129,13 +130,9 @@ class ValidationBatches:
         """Number of windows, each counted once."""
         return len(self._windows)
 
-    def name(self, number: int) -> str:
-        """Name of a window, counted from 0: that of its image, with its place if it is a part of it."""
-        image, window = self._windows[number]
-        if (window.height, window.width) == (image.height, image.width):
-            return image.name
-        y1, x1, y2, x2 = window.box
-        return f"{image.name}[{y1}:{y2},{x1}:{x2}]"
+    def window(self, number: int) -> tuple[LabelledImage, Window]:
+        """The image of a window, counted from 0, and its place there."""
+        return self._windows[number]
 
     def sample(self, number: int) -> Sample:
         """The sample of the window of this number, counted from 0."""

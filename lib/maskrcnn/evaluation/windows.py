@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from maskrcnn.data.batches import ValidationBatches
+from maskrcnn.data.dataset import LabelledImage
 from maskrcnn.data.masks import CroppedMask, crop_mask
 from maskrcnn.data.prefetch import Prefetcher
 from maskrcnn.data.samples import Sample
+from maskrcnn.data.windows import Window
 from maskrcnn.detection.instances import TileDetections, box_mask
 from maskrcnn.evaluation.results import ImageResult, Objects, make_objects
 
@@ -38,8 +40,16 @@ def detect_windows(
                 images[place], contents[place] = sample.image, sample.content
             found = detector(images, contents, CONFIDENCE)
             for place, sample in enumerate(batch):
-                results.append(_result(windows.name(start + place), sample, found[place]))
+                results.append(_result(window_name(*windows.window(start + place)), sample, found[place]))
     return results
+
+
+def window_name(image: LabelledImage, window: Window) -> str:
+    """What to call a window: as its image, with its place if it is a part of it."""
+    if (window.height, window.width) == (image.height, image.width):
+        return image.name
+    y1, x1, y2, x2 = window.box
+    return f"{image.name}[{y1}:{y2},{x1}:{x2}]"
 
 
 def _result(name: str, sample: Sample, found: TileDetections) -> ImageResult:

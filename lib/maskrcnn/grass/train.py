@@ -10,7 +10,7 @@ from pathlib import Path
 import grass.script as gs
 from grass.exceptions import CalledModuleError
 
-from maskrcnn.data.dataset import Dataset
+from maskrcnn.data.dataset import Dataset, LabelledImage
 from maskrcnn.data.formats import open_dataset
 from maskrcnn.data.split import hold_out, split_dataset
 from maskrcnn.errors import MaskRCNNError
@@ -61,7 +61,7 @@ def _run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
         return False
     best = f"the best {settings.best_path} (epoch {result.best_epoch})"
     why = f", as {result.ended_early}" if result.ended_early else ""
-    gs.message(f"Finished{why}. The last model is {last}, {best}, the learning curve {settings.curve_path}")
+    gs.message(f"Finished{why}. The last model is {last}, {best}, the report {settings.report_path}")
     return True
 
 
@@ -101,7 +101,7 @@ def check_job(options: Mapping[str, str], flags: Mapping[str, bool]) -> Job:
     if flags["i"]:
         check_imagenet(options["backbone"])
     preparation.prepare_logs(settings, overwrite=gs.overwrite(), resuming=epoch > 0)
-    dataset = open_images(options, settings, leave_some_out=flags["s"])
+    dataset, held_out = open_images(options, settings, leave_some_out=flags["s"])
     mini_mask = options["mini_mask_size"]
     config = preparation.describe_model(
         dataset,
@@ -121,6 +121,8 @@ def check_job(options: Mapping[str, str], flags: Mapping[str, bool]) -> Job:
         skip_heads=flags["e"],
         imagenet=flags["i"],
         epoch=epoch,
+        held_out=held_out,
+        options=name_settings(options, flags),
     )
 
 
@@ -135,6 +137,12 @@ def check_imagenet(backbone: str) -> None:
     fetch(backbone)
 
 
+def name_settings(options: Mapping[str, str], flags: Mapping[str, bool]) -> dict[str, str]:
+    """Options and flags as they are listed in the report."""
+    chosen = "".join(name for name, is_set in flags.items() if is_set and len(name) == 1)
+    return {name: value for name, value in options.items() if value} | ({"flags": chosen} if chosen else {})
+
+
 def check_positive(options: Mapping[str, str], name: str) -> float:
     """An option that must be a number above 0."""
     value = float(options[name])
@@ -143,8 +151,10 @@ def check_positive(options: Mapping[str, str], name: str) -> float:
     return value
 
 
-def open_images(options: Mapping[str, str], settings: TrainingSettings, *, leave_some_out: bool) -> Dataset:
-    """The labelled images, a part of them for validation; with `leave_some_out` others are only listed."""
+def open_images(
+    options: Mapping[str, str], settings: TrainingSettings, *, leave_some_out: bool
+) -> tuple[Dataset, tuple[LabelledImage, ...]]:
+    """The labelled images, a part of them for validation; with `leave_some_out` others for a test."""
     gs.message(f"Reading the labels of {options['training_dataset'] or options['labels']}...")
     classes = options["classes"].split(",")
     if options["training_dataset"]:
@@ -153,9 +163,12 @@ def open_images(options: Mapping[str, str], settings: TrainingSettings, *, leave
         dataset = open_maps(options, classes)
     for note in dataset.notes:
         gs.warning(note)
+    unused: tuple[LabelledImage, ...] = ()
     if leave_some_out:
         dataset, unused = hold_out(dataset, UNUSED_SHARE, settings.seed)
         unused_list = settings.logs / "unused.txt"
         unused_list.write_text("".join(f"{image.path}\n" for image in unused), encoding="utf-8")
         gs.message(f"{len(unused)} images are left out; their list is in {unused_list}")
-    return split_dataset(dataset, VALIDATION_SHARE, settings.seed) if settings.validation_steps else dataset
+    if settings.validation_steps:
+        dataset = split_dataset(dataset, VALIDATION_SHARE, settings.seed)
+    return dataset, unused

@@ -27,6 +27,7 @@ from maskrcnn.weights import save_model
 WEIGHT_DECAY = 1e-4
 GRADIENT_NORM = 5.0  # gradients are scaled down to this global norm
 MESSAGE_SECONDS = 60  # between two messages within an epoch
+MAIN_SCORES = ("box_AP", "mask_AP", "mask_AP50")  # that are told
 ONE_DEVICE = Devices()
 ESTIMATE_STEPS = 5  # of the first epoch, after which the time of the run is estimated
 
@@ -53,7 +54,7 @@ class TrainingResult:
 
 @dataclass(frozen=True)
 class Run:
-    """What all epochs of a run share. `score`: see `run_epochs`; `started`: of `time.monotonic`."""
+    """What all epochs of a run share. `score`, `record`: see `run_epochs`; `started`: of `time.monotonic`."""
 
     model: TrainingNetwork
     config: ModelConfig
@@ -62,6 +63,7 @@ class Run:
     reporter: Reporter
     devices: Devices
     score: Callable[[], dict[str, float]] | None
+    record: Callable[[dict], None] | None
     started: float
 
     def time_used(self) -> float:
@@ -79,6 +81,7 @@ def run_epochs(
     *,
     first_epoch: int = 1,
     score: Callable[[], dict[str, float]] | None = None,
+    record: Callable[[dict], None] | None = None,
     devices: Devices = ONE_DEVICE,
 ) -> TrainingResult:
     """Train a network; a model file, a table row and the learning curve are written after each epoch.
@@ -91,12 +94,13 @@ def run_epochs(
         first_epoch: above 1, the run goes on from the state saved after the epoch before.
         score: scores of the network as it is, called after each epoch; they become columns of its row. The
             best model is the one with the highest `mask_AP`, without scores the one with the lowest loss.
+        record: called with the row of each epoch when it is in the table.
         devices: those that `model` is trained on; of several processes only the first writes and scores.
 
     Raises:
         MaskRCNNError: the loss is no longer a number, or the memory does not suffice.
     """
-    run = Run(model, config, feed, settings, reporter, devices, score, time.monotonic())
+    run = Run(model, config, feed, settings, reporter, devices, score, record, time.monotonic())
     last_epoch = first_epoch - 1
     ended_early = ""
     try:
@@ -189,7 +193,8 @@ def train_epoch(run: Run, stage: Stage, epoch: int, batches: Prefetcher, *, comp
     }
     if run.devices.first:
         keep_epoch(run, epoch, row | losses | scores)
-    details = ", ".join(f"{name} {value:.3f}" for name, value in (losses | scores).items())
+    main = losses | {name: scores[name] for name in MAIN_SCORES if name in scores}
+    details = ", ".join(f"{name} {value:.3f}" for name, value in main.items())
     reporter.message(
         f"Epoch {epoch}/{settings.epochs} ({stage.layers}): {details}; {pace}. "
         f"Saved {settings.model_path(epoch)}"
@@ -218,6 +223,8 @@ def validate(run: Run) -> dict[str, float]:
 def keep_epoch(run: Run, epoch: int, row: dict) -> None:
     """Write model, state, table row and curve of an epoch, and the model once more if it is the best."""
     settings, layout = run.settings, legacy_layout(run.model.network)
+    # what is no number, like the score of a class without objects, stays empty
+    row = {name: value for name, value in row.items() if isinstance(value, str) or math.isfinite(value)}
     save_model(settings.model_path(epoch), layout, run.config, extra=row)
     kept = {"epoch": epoch, "staged": settings.staged}  # what a resumed run must know beside its options
     state.save_state(settings.state_path, layout, run.config, run.model.optimizer, kept)
@@ -225,6 +232,8 @@ def keep_epoch(run: Run, epoch: int, row: dict) -> None:
     if log.best_epoch(settings.table_path) == epoch:
         save_model(settings.best_path, layout, run.config, extra=row)
     log.draw_curve(settings.table_path, settings.curve_path)
+    if run.record:
+        run.record(row)
 
 
 def reason_to_stop(run: Run, epoch: int) -> str:

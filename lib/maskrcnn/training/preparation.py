@@ -170,6 +170,11 @@ class Feed:
     validation_steps: int
 
 
+def validation_settings(size: ImageSize) -> SampleSettings:
+    """How validation samples are made: nothing is left to chance."""
+    return SampleSettings(min_dim=0 if size.fixed else size.min_dim, augment=False)
+
+
 def make_feed(
     dataset: Dataset,
     config: ModelConfig,
@@ -210,7 +215,7 @@ def make_feed(
     checks = ValidationBatches(
         dataset.validation,
         config,
-        replace(samples, augment=False),
+        validation_settings(size),
         batch_size=settings.batch_size,
         limit=settings.validation_steps,
     )

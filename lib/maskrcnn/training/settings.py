@@ -67,3 +67,18 @@ class TrainingSettings:
     def curve_path(self) -> Path:
         """Picture of the learning curve."""
         return self.logs / f"{self.name}.png"
+
+    @property
+    def report_path(self) -> Path:
+        """The report of the run, an HTML file."""
+        return self.logs / f"{self.name}.html"
+
+    @property
+    def test_path(self) -> Path:
+        """Scores on the images that were left out, a JSON file."""
+        return self.logs / f"{self.name}_test.json"
+
+    @property
+    def events_path(self) -> Path:
+        """Directory of the event files that TensorBoard shows."""
+        return self.logs / "tensorboard" / self.name

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from maskrcnn.config import ModelConfig
-from maskrcnn.data.dataset import Dataset
+from maskrcnn.data.dataset import Dataset, LabelledImage
 from maskrcnn.devices.place import Place
 from maskrcnn.training.preparation import ImageSize, make_feed
 from maskrcnn.training.settings import TrainingSettings
-from maskrcnn.weights import ModelFile, load_weights
+from maskrcnn.weights import ModelFile, load_weights, read_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,8 @@ class Job:
 
     The files it names (images, initial model, logs) must be found under the same paths there.
     `settings.device_count` counts the devices of all processes. `imagenet`: the backbone starts
-    from ImageNet weights. `epoch`: the run goes on after it; 0 for a new run.
+    from ImageNet weights. `epoch`: the run goes on after it; 0 for a new run. `held_out`: images that the
+    final model is tested on; `options`: what the user asked for, for the report.
     """
 
     dataset: Dataset
@@ -31,6 +33,8 @@ class Job:
     skip_heads: bool = False
     imagenet: bool = False
     epoch: int = 0
+    held_out: tuple[LabelledImage, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 class Silence:
@@ -77,12 +81,14 @@ def train_worker(job: Job, reporter, place: Place):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
 
+    from maskrcnn.network.inference import Detector
     from maskrcnn.network.layout import legacy_layout
     from maskrcnn.network.model import build_network
     from maskrcnn.network.training import anchor_count
     from maskrcnn.training import imagenet
     from maskrcnn.training.loop import run_epochs
     from maskrcnn.training.precision import choose_precision, use_precision
+    from maskrcnn.training.record import RunRecord
     from maskrcnn.training.replicas import use_devices
 
     config, settings = job.config, job.settings
@@ -95,14 +101,14 @@ def train_worker(job: Job, reporter, place: Place):
         keras.utils.set_random_seed(settings.seed)
         network = build_network(config)
         height, width = config.image_shape
-        reporter.message(
-            f"Model: {config.backbone}, {network.count_params():,} weights, "
-            f"input of {height} x {width} pixels in {config.bands} bands"
-        )
-        reporter.message(
-            f"Devices: {devices.names} (Keras {keras.version()} on {keras.backend.backend()}, {precision}), "
-            f"{settings.batch_size} images per step"
-        )
+        backend = f"Keras {keras.version()} on {keras.backend.backend()}, {precision}"
+        facts = {
+            "Model": f"{config.backbone}, {network.count_params():,} weights, "
+            f"input of {height} x {width} pixels in {config.bands} bands",
+            "Devices": f"{devices.names} ({backend}), {settings.batch_size} images per step",
+        }
+        for name, value in facts.items():
+            reporter.message(f"{name}: {value}")
         if job.imagenet:
             reporter.message(imagenet.transfer(imagenet.fetch(config.backbone), network))
         if job.initial:
@@ -118,12 +124,34 @@ def train_worker(job: Job, reporter, place: Place):
             anchor_count(config),
             part=place.share(settings.batch_size),
         )
-        return run_epochs(
+        record = RunRecord(job, Detector(network), facts)
+        result = run_epochs(
             devices.training_network(network),
             config,
             feed,
             settings,
             reporter,
             first_epoch=job.epoch + 1,
+            score=record.score,
+            record=record.write,
             devices=devices,
         )
+        if job.held_out and result.last_epoch and not result.interrupted and place.first:
+            try:
+                test_model(job, network, record, reporter)
+            except KeyboardInterrupt:
+                return replace(result, interrupted=True)
+        return result
+
+
+def test_model(job: Job, network, record, reporter) -> None:
+    """Score the best model of a finished run on the images that were left out."""
+    from maskrcnn.network.layout import legacy_layout
+    from maskrcnn.training.record import describe_scores
+
+    best = read_model(job.settings.best_path)
+    load_weights(legacy_layout(network), best)
+    count = len(job.held_out)
+    reporter.message(f"Testing {best.path} on the {count} {'image' if count == 1 else 'images'} left out...")
+    scores = record.test(job.settings.best_path.name)
+    reporter.message(f"Scores on the images left out: {describe_scores(scores)}")
