@@ -32,7 +32,7 @@
 # %flag
 # % key: s
 # % label: Leave 10 % of the images out of the training
-# % description: Their list is saved as unused.txt in the logs directory, for a test of the final model
+# % description: The best model is tested on them at the end; their list is saved as unused.txt in the logs directory
 # % guisection: Data
 # %end
 # %flag
@@ -139,7 +139,7 @@
 # %end
 # %option G_OPT_M_DIR
 # % key: logs
-# % label: Directory to write models, losses and learning curve to
+# % label: Directory to write models, scores and the report to
 # % description: It is created if it does not exist
 # % required: yes
 # % guisection: Model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 import signal
 import subprocess
@@ -76,6 +77,16 @@ def test_every_instance_is_read_and_the_run_is_recorded(session, images, tmp_pat
     with (tmp_path / "logs" / "test.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert np.isfinite(float(row["loss"]))
+    assert 0 <= float(row["mask_AP"]) <= float(row["mask_AP50"]) <= 1 and float(row["scoring_seconds"]) > 0
+    assert {f"mask_AP_{name}" for name in CLASSES} <= set(row)
+    assert "Scores on the images left out: masks AP " in output
+    scores = json.loads((tmp_path / "logs" / "test_test.json").read_text())
+    assert scores["images"] == [unused[0].split("/", unused[0].count("/") - 1)[-1]]
+    assert 0 <= scores["all"]["mask_AP"] <= 1 and set(scores["classes"]) == set(CLASSES)
+    report = (tmp_path / "logs" / "test.html").read_text()
+    assert all(f"<td>{name}</td><td>{value}</td>" in report for name, value in SMALL.items())
+    assert "Test: images that were left out" in report and "tank" in report and "resnet18" in report
+    assert list((tmp_path / "logs" / "tensorboard" / "test").iterdir())
     assert (tmp_path / "logs" / "test.png").stat().st_size > 1000
     assert session.region() == region
     assert session.maps() == set()

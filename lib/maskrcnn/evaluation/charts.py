@@ -15,6 +15,15 @@ WIDTH, HEIGHT = 6.4, 3.6  # inches
 DOTS_PER_INCH = 130
 MOST_CLASSES = 12  # with a curve of their own
 
+LOSSES = {
+    "rpn_class_loss": "proposals: object or not",
+    "rpn_box_loss": "proposals: box",
+    "mrcnn_class_loss": "class",
+    "mrcnn_box_loss": "box",
+    "mrcnn_mask_loss": "outline",
+    "weight_loss": "size of weights",
+}
+
 Rows = Sequence[Mapping[str, str]]
 
 
@@ -27,13 +36,12 @@ def loss_chart(rows: Rows) -> bytes:
     parts = [name for name in rows[0] if name.endswith("_loss") and not name.startswith("val_")]
     for number, name in enumerate(parts):
         colour = COLOURS[(number + 2) % len(COLOURS)]
-        label = name.removesuffix("_loss").replace("_", " ")
-        _line(axes, epochs, _column(rows, prefix + name), colour, label, width=1, style=":")
+        _line(axes, epochs, _column(rows, prefix + name), colour, LOSSES.get(name, name), 1, ":")
     _line(axes, epochs, _column(rows, "loss"), COLOURS[0], "training")
     if validated:
         _line(axes, epochs, _column(rows, "val_loss"), COLOURS[1], "validation")
     axes.set_ylim(bottom=0)
-    axes.legend(fontsize=8, frameon=False, ncols=2)
+    axes.legend(fontsize=9, frameon=False, ncols=2)
     return _png(figure)
 
 
@@ -48,11 +56,11 @@ def score_chart(rows: Rows, best_epoch: int) -> bytes:
         ("mask_AP", "mask AP", COLOURS[0], 2.4),
     )
     for name, label, colour, width in lines:
-        _line(axes, epochs, _column(rows, name), colour, label, width=width)
+        _line(axes, epochs, _column(rows, name), colour, label, width)
     if best_epoch:
         axes.axvline(best_epoch, color=GREY, linestyle="--", linewidth=1, label=f"best: epoch {best_epoch}")
     axes.set_ylim(0, 1)
-    axes.legend(fontsize=8, frameon=False, ncols=2)
+    axes.legend(fontsize=9, frameon=False, ncols=2)
     return _png(figure)
 
 
@@ -64,7 +72,7 @@ def class_chart(rows: Rows, classes: Sequence[str]) -> bytes:
         style = "-" if number < len(COLOURS) else "--"
         _line(axes, _column(rows, "epoch"), values, COLOURS[number % len(COLOURS)], name, 1.6, style)
     axes.set_ylim(0, 1)
-    axes.legend(fontsize=8, frameon=False, ncols=2)
+    axes.legend(fontsize=9, frameon=False, ncols=2)
     return _png(figure)
 
 
@@ -79,7 +87,7 @@ def time_chart(rows: Rows) -> bytes:
     other.set_ylabel("learning rate", color=COLOURS[1])
     other.set_ylim(bottom=0)
     other.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    other.tick_params(labelsize=8, colors=COLOURS[1])
+    other.tick_params(labelsize=9, colors=COLOURS[1])
     for side in ("top", "left", "right", "bottom"):
         other.spines[side].set_visible(False)
     return _png(figure)
@@ -98,8 +106,8 @@ def precision_recall_chart(scores: Scores, class_name: str) -> bytes:
         axes.plot([recall], [precision], "o", color=COLOURS[1], markersize=6, label=label)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
-    axes.set_title(class_name, fontsize=10, loc="left")
-    axes.legend(fontsize=8, frameon=False, loc="lower left")
+    axes.set_title(class_name, fontsize=11, loc="left")
+    axes.legend(fontsize=9, frameon=False, loc="lower left")
     return _png(figure)
 
 
@@ -109,9 +117,9 @@ def _chart(x_label: str, y_label: str, size=(WIDTH, HEIGHT)):
 
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
-    axes.set_xlabel(x_label, fontsize=9)
-    axes.set_ylabel(y_label, fontsize=9)
-    axes.tick_params(labelsize=8)
+    axes.set_xlabel(x_label, fontsize=10)
+    axes.set_ylabel(y_label, fontsize=10)
+    axes.tick_params(labelsize=9)
     axes.grid(alpha=0.25, zorder=0)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

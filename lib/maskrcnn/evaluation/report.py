@@ -28,6 +28,7 @@ h2 { font-size: 18px; margin: 0 0 10px; }
 section { background: #fff; border: 1px solid #e1e6ea; border-radius: 10px; padding: 18px 22px;
   margin-top: 18px; }
 p { margin: 0 0 10px; max-width: 78ch; }
+h1 + p { max-width: none; }
 .quiet { color: #5d6b78; font-size: 13.5px; }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px;
   margin-top: 18px; }
@@ -35,7 +36,7 @@ p { margin: 0 0 10px; max-width: 78ch; }
 .card b { display: block; font-size: 25px; line-height: 1.25; font-weight: 650; color: #1f6f8b; }
 .card span { color: #5d6b78; font-size: 13px; }
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(440px, 1fr)); gap: 18px; }
-.three { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 14px; }
+.three { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 14px; }
 figure { margin: 0; }
 figcaption { color: #5d6b78; font-size: 13px; margin-top: 4px; }
 img { max-width: 100%; height: auto; display: block; }
@@ -43,7 +44,7 @@ img { max-width: 100%; height: auto; display: block; }
 .pair img { width: 100%; border-radius: 4px; }
 .pairs figure { margin-top: 16px; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
+table { border-collapse: collapse; margin-bottom: 12px; font-size: 14px; font-variant-numeric: tabular-nums; }
 th, td { padding: 4px 14px 4px 0; text-align: right; white-space: nowrap; border-bottom: 1px solid #edf0f2; }
 th { color: #5d6b78; font-weight: 600; }
 th:first-child, td:first-child { text-align: left; }
