@@ -32,7 +32,7 @@
 # %flag
 # % key: s
 # % label: Leave 10 % of the images out of the training
-# % description: The best model is tested on them at the end; their list is saved as unused.txt in the logs directory
+# % description: The best model is tested on them at the end; unused.txt in the logs directory lists them
 # % guisection: Data
 # %end
 # %flag
