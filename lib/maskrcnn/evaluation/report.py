@@ -152,7 +152,7 @@ def _test(test: TestScores) -> str:
         f"<p>The model {escape(test.model)} was tried on {_count(len(test.images), 'image')} that had no "
         "part in the training or in the choice of the best epoch: whole images, cut into tiles and merged as "
         "i.ann.maskrcnn.detect does. These are the most honest figures of this report.</p>"
-        + _score_table(test.scores)
+        + _score_table(test.scores, choosing=False)
         + f'<p class="quiet">Images: {escape(", ".join(test.images))}</p>',
     )
 
@@ -186,7 +186,7 @@ def _validation(scores: Scores) -> str:
         "Scores of the last epoch",
         f"<p>On {_count(scores.images, 'validation window')} (pieces of the validation images, as the "
         "network sees them).</p>"
-        + _score_table(scores)
+        + _score_table(scores, choosing=True)
         + '<p class="quiet"><b>AP</b>, average precision: the area under the precision-recall curve, the '
         "mean over ten demands on how well outlines agree (intersection over union, IoU, of 0.5 to 0.95). "
         "<b>AP50</b> and <b>AP75</b> demand 0.5 and 0.75. <b>AR</b>: share of the objects that are found at "
@@ -197,19 +197,23 @@ def _validation(scores: Scores) -> str:
     )
 
 
-def _score_table(scores: Scores) -> str:
+def _score_table(scores: Scores, *, choosing: bool) -> str:
+    """Scores of each class; when `choosing`, also the best confidence, which is not to be read off a test."""
     head = ["Class", "Objects", "Mask AP", "AP50", "AP75", "AR", "Box AP", "AP50", "AP75", "AR"]
-    head += ["Confidence", "Precision", "Recall"]
+    if choosing:
+        head += ["Confidence", "Precision", "Recall"]
     rows = []
     for name in scores.classes:
         index = scores.classes.index(name)
         values = [*scores.summary("mask", name).values(), *scores.summary("box", name).values()]
-        values += scores.best_confidence("mask", name)
+        if choosing:
+            values += scores.best_confidence("mask", name)
         swatch = _swatch(index)
         rows.append([swatch + escape(name), str(scores.truth[index]), *map(_number, values)])
     overall = [*scores.summary("mask").values(), *scores.summary("box").values()]
     if len(scores.classes) > 1:
-        rows.append(["all (mean)", str(scores.truth.sum()), *map(_number, overall), "", "", ""])
+        rows.append(["all (mean)", str(scores.truth.sum()), *map(_number, overall)])
+        rows[-1] += [""] * (len(head) - len(rows[-1]))
     return _table(head, rows, last="all" if len(scores.classes) > 1 else "")
 
 
