@@ -29,7 +29,7 @@ Rows = Sequence[Mapping[str, str]]
 
 def loss_chart(rows: Rows) -> bytes:
     """Loss of training and of validation over the epochs, and the parts of the latter."""
-    figure, axes = _chart("epoch", "loss")
+    figure, axes = _epoch_chart(rows, "loss")
     epochs = _column(rows, "epoch")
     validated = not np.isnan(_column(rows, "val_loss")).all()
     prefix = "val_" if validated else ""
@@ -47,7 +47,7 @@ def loss_chart(rows: Rows) -> bytes:
 
 def score_chart(rows: Rows, best_epoch: int) -> bytes:
     """The main scores over the epochs; the best epoch is marked."""
-    figure, axes = _chart("epoch", "score")
+    figure, axes = _epoch_chart(rows, "score")
     epochs = _column(rows, "epoch")
     lines = (
         ("mask_AP50", "mask AP50", COLOURS[2], 1.3),
@@ -66,7 +66,7 @@ def score_chart(rows: Rows, best_epoch: int) -> bytes:
 
 def class_chart(rows: Rows, classes: Sequence[str]) -> bytes:
     """Mask AP of each class over the epochs."""
-    figure, axes = _chart("epoch", "mask AP")
+    figure, axes = _epoch_chart(rows, "mask AP")
     for number, name in enumerate(classes[:MOST_CLASSES]):
         values = _column(rows, f"mask_AP_{name}")
         style = "-" if number < len(COLOURS) else "--"
@@ -78,7 +78,7 @@ def class_chart(rows: Rows, classes: Sequence[str]) -> bytes:
 
 def time_chart(rows: Rows) -> bytes:
     """Minutes of each epoch, and the learning rate at its end."""
-    figure, axes = _chart("epoch", "minutes")
+    figure, axes = _epoch_chart(rows, "minutes")
     epochs = _column(rows, "epoch")
     axes.bar(epochs, _column(rows, "seconds") / 60, color="#b7d3dc", label="minutes", zorder=2)
     axes.set_ylim(bottom=0)
@@ -107,8 +107,16 @@ def precision_recall_chart(scores: Scores, class_name: str) -> bytes:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     axes.set_title(class_name, fontsize=11, loc="left")
-    axes.legend(fontsize=9, frameon=False, loc="lower left")
+    axes.legend(fontsize=9, frameon=False, loc="best")
     return _png(figure)
+
+
+def _epoch_chart(rows: Rows, y_label: str):
+    """An empty chart with room for the epochs so far."""
+    figure, axes = _chart("epoch", y_label)
+    epochs = _column(rows, "epoch")
+    axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+    return figure, axes
 
 
 def _chart(x_label: str, y_label: str, size=(WIDTH, HEIGHT)):
@@ -124,7 +132,7 @@ def _chart(x_label: str, y_label: str, size=(WIDTH, HEIGHT)):
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     if x_label == "epoch":
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure, axes
 
 

@@ -312,7 +312,9 @@ def _epochs(report: Report) -> str:
         marks.append("best" if int(row["epoch"]) == report.best_epoch else "")
         rows.append([_cell(name, row.get(name) or "") for name in known])
     table = _table([columns[name] for name in known], rows, marks=marks)
-    return _section("All epochs", f"<details><summary>{len(rows)} epochs</summary>{table}</details>")
+    return _section(
+        "All epochs", f"<details><summary>{_count(len(rows), 'epoch')}</summary>{table}</details>"
+    )
 
 
 def _cell(name: str, text: str) -> str:
