@@ -138,20 +138,22 @@ def train_worker(job: Job, reporter, place: Place):
         )
         if job.held_out and result.last_epoch and not result.interrupted and place.first:
             try:
-                test_model(job, network, record, reporter)
+                test_model(job, result.last_epoch, network, record, reporter)
             except KeyboardInterrupt:
                 return replace(result, interrupted=True)
         return result
 
 
-def test_model(job: Job, network, record, reporter) -> None:
-    """Score the best model of a finished run on the images that were left out."""
+def test_model(job: Job, last_epoch: int, network, record, reporter) -> None:
+    """Score the best model of a finished run, or the last one, on the images that were left out."""
     from maskrcnn.network.layout import legacy_layout
     from maskrcnn.training.record import describe_scores
 
-    best = read_model(job.settings.best_path)
-    load_weights(legacy_layout(network), best)
+    path = job.settings.best_path
+    if not path.exists():  # of a run that began with a version that kept none
+        path = job.settings.model_path(last_epoch)
+    load_weights(legacy_layout(network), read_model(path))
     count = len(job.held_out)
-    reporter.message(f"Testing {best.path} on the {count} {'image' if count == 1 else 'images'} left out...")
-    scores = record.test(job.settings.best_path.name)
+    reporter.message(f"Testing {path} on the {count} {'image' if count == 1 else 'images'} left out...")
+    scores = record.test(path.name)
     reporter.message(f"Scores on the images left out: {describe_scores(scores)}")
