@@ -124,6 +124,10 @@ def train_worker(job: Job, reporter, place: Place):
             anchor_count(config),
             part=place.share(settings.batch_size),
         )
+        # JAX computes with weights of all processes only where all take part
+        can_score = place.world_size == 1 or keras.backend.backend() != "jax"
+        if not can_score:
+            reporter.message("No scores: JAX does not detect while it trains in several processes")
         record = RunRecord(job, Detector(network), facts)
         result = run_epochs(
             devices.training_network(network),
@@ -132,11 +136,11 @@ def train_worker(job: Job, reporter, place: Place):
             settings,
             reporter,
             first_epoch=job.epoch + 1,
-            score=record.score,
+            score=record.score if can_score else None,
             record=record.write,
             devices=devices,
         )
-        if job.held_out and result.last_epoch and not result.interrupted and place.first:
+        if job.held_out and can_score and place.first and result.last_epoch and not result.interrupted:
             try:
                 test_model(job, result.last_epoch, network, record, reporter)
             except KeyboardInterrupt:
