@@ -68,9 +68,31 @@ def test_below_half_of_the_common_zone_cut_objects_are_not_united():
     assert [one[0] for one in found] == [(0, 2, 9, 20), (6, 12, 15, 30)]
 
 
-def test_a_whole_object_does_not_replace_what_mostly_lies_outside_of_it():
-    found = merge([box(5, 11, 9, 16, score=0.9)], [box(5, 12, 9, 31, score=0.8)])
-    assert [one[0] for one in found] == [(5, 11, 9, 16), (5, 16, 9, 31)]  # pixels go by score
+def test_a_sighting_that_ends_short_of_the_border_is_continued_by_the_other_tile():
+    # Drawn to 4 pixels before the border: it counts as whole until the other tile shows that it goes on.
+    assert [one[0] for one in merge([box(5, 4, 9, 16, score=0.9)], [box(5, 12, 9, 31, score=0.8)])] == [
+        (5, 4, 9, 31)
+    ]
+    # All of it is seen by the other tile, which sees more: that one counts, however good the short one is.
+    wide = cut_tiles(20, 48, (20, 32), 16)
+    assert merge([box(5, 21, 9, 27, score=0.99)], [box(5, 21, 9, 35, score=0.8)], wide) == [
+        ((5, 21, 9, 35), 1, 0.8)
+    ]
+
+
+def test_pieces_that_go_on_beyond_each_others_tile_need_to_agree_in_a_third_only():
+    # The zone has columns 12 to 20, of which the right piece begins at 16: 3 of 8 columns are common.
+    left = [box(5, 2, 9, 19)]
+    assert [one[0] for one in merge(left, [box(5, 16, 9, 30)])] == [(5, 2, 9, 30)]
+    # 2 of 8 columns: two neighbours, drawn a little too large
+    assert len(merge([box(5, 2, 9, 18)], [box(5, 16, 9, 30)])) == 2
+
+
+def test_a_sighting_that_covers_two_objects_of_the_other_tile_does_not_join_them():
+    both = [box(2, 2, 14, 20, score=0.8)]
+    found = merge(both, [box(2, 12, 7, 30, score=0.9), box(9, 12, 14, 30, score=0.85)])
+    assert len(found) > 1
+    assert not any(one[0] == (2, 2, 14, 30) for one in found)
 
 
 def test_different_ends_of_one_object_are_joined_although_one_looks_whole():

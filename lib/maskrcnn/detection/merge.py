@@ -101,15 +101,15 @@ def resolve(group: Sequence[Sighting]) -> list[Candidate]:
     tile saw better is left out.
     """
     group = sorted(group, key=lambda sighting: sighting.rank)
-    whole = {sighting.number for sighting in group if sighting.whole}
+    whole = {sighting.number for sighting in group if sighting.is_whole}
     kept: list[Sighting] = []
     for sighting in group:
-        if sighting.whole and not any(_is_beaten(sighting, better) for better in kept):
+        if sighting.is_whole and not any(_is_beaten(sighting, better) for better in kept):
             kept.append(sighting)
     chosen = [[sighting] for sighting in kept]
 
-    cut = {one.number: one for one in group if not one.whole and not one.same & whole}
-    replaced = [one for one in group if not one.whole and one.same & whole]
+    cut = {one.number: one for one in group if not one.is_whole and not one.same & whole}
+    replaced = [one for one in group if not one.is_whole and one.same & whole]
     while replaced and cut:
         last = replaced.pop()
         for number in last.same & cut.keys():

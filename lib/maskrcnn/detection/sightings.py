@@ -20,6 +20,10 @@ from maskrcnn.detection.tiles import Tile, TileGrid
 # Where two tiles look at the same pixels, a network draws one object twice with an IoU well above this, and
 # two objects of one tile have nearly no pixel in common; above one half at most one of them can match.
 SAME_OBJECT_IOU = 0.5
+# Networks draw a cut object too short, so where each of two sightings goes on beyond the other's tile, less
+# agreement is enough, unless one of the tiles shows two objects there: those share less than APART_SHARE.
+CONTINUED_IOU = 1 / 3
+APART_SHARE = 0.25
 # An object that goes on beyond a tile is often drawn up to a few pixels before the tile's border: the finest
 # features of the network have a stride of 4 pixels. What ends nearer than that counts as cut.
 BORDER_MARGIN = 4
@@ -56,12 +60,18 @@ class Sighting:
     same: set[int] = field(default_factory=set)  # numbers of sightings of the same object
     overlapping: set[int] = field(default_factory=set)  # numbers of sightings with common pixels
     partner_tiles: set[tuple[int, int]] = field(default_factory=set)  # (row, column), tiles of `same`
+    goes_on: bool = False  # a sighting of the same object goes on beyond this one's tile
     beside: np.ndarray | None = None  # bool, as the mask's box: pixels beside what the watchers saw
 
     @property
     def place(self) -> tuple[int, int]:
         """(row, column) of the tile."""
         return self.tile.row, self.tile.column
+
+    @property
+    def is_whole(self) -> bool:
+        """Clear of the tile's inner borders, and no other tile saw that the object goes on behind them."""
+        return self.whole and not self.goes_on
 
     @property
     def bottom(self) -> int:
@@ -104,6 +114,7 @@ def recognise(
     """
     same: list[tuple[Sighting, Sighting]] = []
     apart: list[_Pair] = []
+    continued: list[tuple[int, int]] = []
     near: list[tuple[int, int]] = []
     for first, second, meet, one_tile, all_one, all_two in _facts(sightings, pairs):
         one, two = sightings[first], sightings[second]
@@ -116,13 +127,18 @@ def recognise(
         if common:  # compare what both tiles show of each; common pixels always lie there
             zone_one = one.area if all_one else count_inside(masks[first], two.tile.box)
             zone_two = two.area if all_two else count_inside(masks[second], one.tile.box)
-            if _is_same(one, two, common, zone_one + zone_two - common):
+            seen_by_both = zone_one + zone_two - common
+            if common >= SAME_OBJECT_IOU * seen_by_both:
                 _pair_up(one, two)
                 same.append((one, two))
+                continue
+            if common >= CONTINUED_IOU * seen_by_both and _continue_each_other(one, two):
+                continued.append((first, second))
                 continue
             apart.append((first, second, common, zone_one, zone_two))
         if two.place in one.watchers or one.place in two.watchers:
             near.append((first, second))
+    same += _match_continued(sightings, masks, continued)
     same += _match_the_rest(sightings, apart)
     same += _continue_over_borders(sightings, masks, apart)
     for first, second in near:
@@ -158,13 +174,43 @@ def _facts(
     return zip(*(column[relevant].tolist() for column in columns), strict=True)
 
 
-def _is_same(one: Sighting, two: Sighting, common: int, seen_by_both: int) -> bool:
-    if common < SAME_OBJECT_IOU * seen_by_both:
-        return False
-    # A whole object is all there is: what lies mostly outside of it is something else.
-    if one.whole and 2 * common < two.area:
-        return False
-    return not (two.whole and 2 * common < one.area)
+def _match_continued(
+    sightings: Sequence[Sighting], masks: Sequence[CroppedMask], pairs: Sequence[tuple[int, int]]
+) -> list[tuple[Sighting, Sighting]]:
+    """Pair up sightings that go on beyond each other's tile, but none that spans two objects of a tile."""
+    index_of = {sighting.number: index for index, sighting in enumerate(sightings)}
+    like: dict[int, set[int]] = {}  # index -> indices of what it may be the same as
+    for first, second in pairs:
+        for one, two in ((first, second), (second, first)):
+            strong = {index_of[number] for number in sightings[one].same if number in index_of}
+            like.setdefault(one, strong).add(two)
+
+    def spans_two(one: int, two: int) -> bool:
+        return any(
+            count_common(masks[two], masks[other])
+            < APART_SHARE * min(sightings[two].area, sightings[other].area)
+            for other in like[one] - {two}
+            if sightings[other].place == sightings[two].place
+        )
+
+    matched = []
+    for first, second in pairs:
+        if not spans_two(first, second) and not spans_two(second, first):
+            matched.append((sightings[first], sightings[second]))
+    for one, two in matched:
+        _pair_up(one, two)
+    return matched
+
+
+def _continue_each_other(one: Sighting, two: Sighting) -> bool:
+    return _goes_beyond(one, two.tile) and _goes_beyond(two, one.tile)
+
+
+def _goes_beyond(sighting: Sighting, tile: Tile) -> bool:
+    """True where a mask lies outside of another tile by more than outlines differ."""
+    y1, x1, y2, x2 = sighting.mask.box
+    top, left, bottom, right = tile.box
+    return max(top - y1, left - x1, y2 - bottom, x2 - right) > OUTLINE_TOLERANCE
 
 
 def _match_the_rest(sightings: Sequence[Sighting], apart: Sequence[_Pair]) -> list[tuple[Sighting, Sighting]]:
@@ -268,6 +314,8 @@ def _pair_up(one: Sighting, two: Sighting) -> None:
     two.same.add(one.number)
     one.partner_tiles.add(two.place)
     two.partner_tiles.add(one.place)
+    one.goes_on |= _goes_beyond(two, one.tile)
+    two.goes_on |= _goes_beyond(one, two.tile)
 
 
 def _lack_partners(one: Sighting, two: Sighting) -> bool:
