@@ -25,7 +25,7 @@ from drawn_scenes import (
 )
 from maskrcnn.config import ModelConfig
 from maskrcnn.data.masks import crop_mask, paste
-from maskrcnn.detection.instances import Instance
+from maskrcnn.detection.instances import Instance, box_mask
 from maskrcnn.detection.pipeline import (
     DetectionSettings,
     detect_scene,
@@ -152,6 +152,76 @@ def test_with_masks_that_differ_from_tile_to_tile_no_object_is_lost_or_doubled(c
     assert len(instances) == labels.max() > 10
     main = [np.bincount(labels[ids == one.id]).argmax() for one in instances]
     assert sorted(main) == list(range(1, labels.max() + 1))
+
+
+def streets(rng) -> np.ndarray:
+    """Rows of terraced houses that touch, 20 to 70 pixels long and 20 to 40 wide; rows lie 8 pixels apart."""
+    labels = np.zeros((300, 320), dtype=np.int32)
+    value, y = 0, int(rng.integers(0, 10))
+    while y + 40 <= labels.shape[0]:
+        depth, x = int(rng.integers(20, 41)), int(rng.integers(0, 30))
+        while x + 70 <= labels.shape[1]:
+            length = int(rng.integers(20, 71))
+            value += 1
+            labels[y : y + depth, x : x + length] = value
+            x += length + int(rng.choice([0, 0, 12]))
+        y += depth + 8
+    return in_reading_order(labels if rng.random() < 0.5 else np.ascontiguousarray(labels.T))
+
+
+def realistic_finder(labels: np.ndarray, chance: int, short: int):
+    """A finder that draws as a network: 28 x 28 probabilities in a box that is a pixel or two off.
+
+    An object cut by the tile's border ends up to `short` pixels before it; what shows less than 16 pixels
+    of itself is overlooked; scores vary.
+    """
+    corner = np.ones((28, 28), dtype=np.float32)
+    corner[[0, 0, -1, -1], [0, -1, 0, -1]] = 0.3
+    corner *= 0.9
+
+    def find(batch):
+        result = []
+        for tile in batch.tiles:
+            rng = np.random.default_rng([chance, tile.row, tile.column])
+            y1, x1, y2, x2 = tile.box
+            view, found = labels[y1:y2, x1:x2], []
+            for place in ndimage.find_objects(view):
+                if place is None or min(side.stop - side.start for side in place) < 16:
+                    continue
+                box = np.array([place[0].start, place[1].start, place[0].stop, place[1].stop])
+                off = rng.integers(-1, 2, 4)
+                edges = (y1, x1, labels.shape[0] - y2, labels.shape[1] - x2)  # 0: the scene ends there too
+                cut = (box == [0, 0, tile.height, tile.width]) & (np.array(edges) > 0)
+                off[cut] = (rng.integers(0, short + 1, 4) * [1, 1, -1, -1])[cut]
+                top, left, bottom, right = np.clip(box + off, 0, [tile.height, tile.width] * 2).tolist()
+                mask = crop_mask(box_mask(corner, bottom - top, right - left), y1 + top, x1 + left)
+                found.append(Instance(mask=mask, class_id=1, score=float(rng.uniform(0.7, 1))))
+            result.append(found)
+        return result
+
+    return find
+
+
+@pytest.mark.parametrize("short", [2, 8, 12])
+def test_terraced_houses_drawn_as_a_network_does_stay_apart_and_whole(short):
+    houses = pieces = 0
+    for chance in range(10):
+        labels = streets(np.random.default_rng(chance))
+        finder = realistic_finder(labels, chance, short)
+        ids, instances = run(labels, finder, tile_shape=(128, 128), overlap=48)
+        sizes = np.bincount(labels.ravel())
+        seen = set()
+        for one in instances:
+            inside = np.bincount(labels[ids == one.id], minlength=len(sizes))
+            main = int(inside.argmax())
+            assert inside[main] > 0.8 * one.cells, "it covers two houses"
+            pieces += inside[main] < 0.6 * sizes[main] or main in seen
+            seen.add(main)
+        assert seen == set(range(1, len(sizes))), "a house is lost"
+        houses += len(sizes) - 1
+    assert houses > 300
+    # A stub that shows little of itself and is drawn much too short agrees with nothing the other tile saw.
+    assert pieces <= (0 if short == 2 else 0.015 * houses)
 
 
 @pytest.mark.parametrize("chance", range(6))

@@ -27,9 +27,6 @@ APART_SHARE = 0.25
 # An object that goes on beyond a tile is often drawn up to a few pixels before the tile's border: the finest
 # features of the network have a stride of 4 pixels. What ends nearer than that counts as cut.
 BORDER_MARGIN = 4
-# A network may end a cut object anywhere between the border and the last part of it that looks complete. What
-# such a sighting shows of the common zone must be a good part of it, as must what lies beyond.
-CONTINUED_SHARE = 0.25
 # Two drawings of one outline differ by a pixel or two; a strip of that width beside an object is no object.
 OUTLINE_TOLERANCE = 2
 
@@ -51,9 +48,7 @@ class Sighting:
     score: float
     area: int
     rank: Rank
-    # ends BORDER_MARGIN or more before each border of the tile that lies inside of the scene, and no other
-    # tile saw it go on
-    whole: bool
+    whole: bool  # ends BORDER_MARGIN or more before each border of the tile that lies inside of the scene
     watchers: frozenset[
         tuple[int, int]
     ]  # (row, column) of other tiles that show all of a cut sighting, uncut
@@ -128,7 +123,7 @@ def recognise(
             zone_one = one.area if all_one else count_inside(masks[first], two.tile.box)
             zone_two = two.area if all_two else count_inside(masks[second], one.tile.box)
             seen_by_both = zone_one + zone_two - common
-            if common >= SAME_OBJECT_IOU * seen_by_both:
+            if common > SAME_OBJECT_IOU * seen_by_both:
                 _pair_up(one, two)
                 same.append((one, two))
                 continue
@@ -138,9 +133,8 @@ def recognise(
             apart.append((first, second, common, zone_one, zone_two))
         if two.place in one.watchers or one.place in two.watchers:
             near.append((first, second))
-    same += _match_continued(sightings, masks, continued)
     same += _match_the_rest(sightings, apart)
-    same += _continue_over_borders(sightings, masks, apart)
+    same += _match_continued(sightings, masks, continued)
     for first, second in near:
         one, two = sightings[first], sightings[second]
         if two.number not in one.same:
@@ -224,8 +218,6 @@ def _match_the_rest(sightings: Sequence[Sighting], apart: Sequence[_Pair]) -> li
         one, two = sightings[first], sightings[second]
         if 2 * common < min(zone_one, zone_two):
             continue
-        if not (_may_stand_for(one, two, common, zone_two) and _may_stand_for(two, one, common, zone_one)):
-            continue
         if _lack_partners(one, two):
             ranks = sorted((one.rank, two.rank))
             rest.append((-common / (zone_one + zone_two - common), ranks, first, second))
@@ -236,77 +228,6 @@ def _match_the_rest(sightings: Sequence[Sighting], apart: Sequence[_Pair]) -> li
             _pair_up(one, two)
             matched.append((one, two))
     return matched
-
-
-def _may_stand_for(one: Sighting, other: Sighting, common: int, zone_other: int) -> bool:
-    """Whether nothing is lost where `one`, if it is whole, replaces a very different drawing.
-
-    Its tile must show half of another whole drawing (zone_other). A cut one, of which more may lie elsewhere,
-    it must cover by half.
-    """
-    return not one.whole or 2 * (zone_other if other.whole else common) >= other.area
-
-
-def _continue_over_borders(
-    sightings: Sequence[Sighting], masks: Sequence[CroppedMask], apart: Sequence[_Pair]
-) -> list[tuple[Sighting, Sighting]]:
-    """Pair up sightings that show different ends of one object; neither counts as whole any more.
-
-    Each goes on where the other's tile does not look, a border between them cuts one or both, and one covers
-    half of the other in the common zone; unless one has a partner in the other's tile that keeps clear of
-    the other: then that tile saw two objects. One to one in two tiles, the most alike first.
-    """
-    by_number = {sighting.number: place for place, sighting in enumerate(sightings)}
-
-    def is_other_object(partner: int, of: int) -> bool:
-        smaller = min(sightings[partner].area, sightings[of].area)
-        return count_common(masks[partner], masks[of]) < CONTINUED_SHARE * smaller
-
-    def takes_it_for_another(here: int, there: int) -> bool:
-        place = sightings[there].place
-        partners = [by_number[number] for number in sightings[here].same if number in by_number]
-        return any(sightings[one].place == place and is_other_object(one, there) for one in partners)
-
-    candidates = []
-    for first, second, common, zone_one, zone_two in apart:
-        one, two = sightings[first], sightings[second]
-        zone, area = min((zone_one, one.area), (zone_two, two.area))
-        if (
-            one.class_id == two.class_id
-            and 2 * common >= zone
-            and min(zone, area - zone) >= CONTINUED_SHARE * area
-            and zone_one < one.area
-            and zone_two < two.area
-            and (_is_cut_towards(one, two) or _is_cut_towards(two, one))
-            and not takes_it_for_another(first, second)
-            and not takes_it_for_another(second, first)
-        ):
-            ranks = sorted((one.rank, two.rank))
-            candidates.append((-common / (zone_one + zone_two - common), ranks, one, two))
-    continued: list[tuple[Sighting, Sighting]] = []
-    taken: set[tuple[int, tuple[int, int]]] = set()  # sighting, tile
-    for *_, one, two in sorted(candidates, key=lambda candidate: candidate[:2]):
-        ends = {(one.number, two.place), (two.number, one.place)}
-        if not ends & taken:
-            taken |= ends
-            continued.append((one, two))
-    for one, two in continued:
-        _pair_up(one, two)
-        one.whole = two.whole = False
-    return continued
-
-
-def _is_cut_towards(one: Sighting, two: Sighting) -> bool:
-    """Whether `one` ends at a border of its tile behind which the tile of `two` goes on."""
-    y1, x1, y2, x2 = one.mask.box
-    top, left, bottom, right = one.tile.box
-    other_top, other_left, other_bottom, other_right = two.tile.box
-    return (
-        (other_top < top and y1 < top + BORDER_MARGIN)
-        or (other_left < left and x1 < left + BORDER_MARGIN)
-        or (other_bottom > bottom and y2 > bottom - BORDER_MARGIN)
-        or (other_right > right and x2 > right - BORDER_MARGIN)
-    )
 
 
 def _pair_up(one: Sighting, two: Sighting) -> None:
