@@ -349,6 +349,17 @@ def test_a_failed_shard_leaves_nothing_and_a_new_run_cleans_up(dataset, copied):
     assert {path.name for path in folder.iterdir()} == names
 
 
+def test_shards_that_cannot_be_found_in_the_end_are_an_error(dataset, tmp_path):
+    folder = Folder.of(tmp_path / "set")
+    begin_writing(folder, overwrite=False)
+    whole = Window(row=0, column=0, height=40, width=60)
+    summary = write_shard(folder, 0, [(dataset.images[0], whole, "training")], 2)
+    (tmp_path / "set" / summary.name).rename(tmp_path / summary.name)
+    with pytest.raises(DatasetError, match=f"{summary.name}.*all machines see"):
+        finish_writing(folder, dataset, [summary])
+    assert list((tmp_path / "set").iterdir()) == []
+
+
 def test_a_uri_is_a_place_too(dataset, tmp_path):
     uri = f"file://{tmp_path}/by_uri"
     write(dataset, uri)

@@ -18,7 +18,7 @@ import numpy as np
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
-from maskrcnn.data.dataset import Dataset, LabelledImage, WindowReader, count_class_ids
+from maskrcnn.data.dataset import Dataset, LabelledImage, WindowReader, count_class_ids, name_some
 from maskrcnn.data.example import Example
 from maskrcnn.data.masks import CroppedMask
 from maskrcnn.data.rasters import open_image, warning_filters
@@ -61,7 +61,8 @@ def split_single_scene(dataset: Dataset, share: float, seed: int) -> dict[str, t
 
     Tiles of one scene never stand on both sides of a split, so a single scene is split before it is cut.
     """
-    if share and not dataset.validation and len(dataset.images) == 1:
+    alike = len(dataset.images) == 1 or dataset.images[0].extent is not None
+    if share and not dataset.validation and alike and len({image.source for image in dataset.images}) == 1:
         dataset = split_dataset(dataset, share, seed)
     return {TRAINING: dataset.images, VALIDATION: dataset.validation}
 
@@ -162,7 +163,18 @@ def begin_writing(folder: Folder, *, overwrite: bool) -> None:
 
 
 def finish_writing(folder: Folder, dataset: Dataset, shards: Sequence[ShardSummary]) -> dict:
-    """Write the manifest, then remove shards that it doesn't name (of an earlier run, or of broken tries)."""
+    """Write the manifest, then remove shards that it doesn't name (of an earlier run, or of broken tries).
+
+    Raises:
+        DatasetError: a shard isn't found, as when other machines wrote to disks of their own.
+    """
+    sizes = folder.sizes()
+    lost = [folder.file(shard.name) for shard in shards if sizes.get(shard.name) != shard.bytes]
+    if lost:
+        raise DatasetError(
+            f"{len(lost)} of {len(shards)} shards that were written can't be found: {name_some(lost)}. "
+            "Choose storage that all machines see under the same path."
+        )
     moments = sum((shard.moments for shard in shards[1:]), start=shards[0].moments)
     mean, deviation = moments.scaling()
     manifest = {
@@ -189,7 +201,7 @@ def finish_writing(folder: Folder, dataset: Dataset, shards: Sequence[ShardSumma
     }
     folder.replace(MANIFEST, json.dumps(manifest, indent=1).encode())
     named = {shard.name for shard in shards}
-    for name in folder.sizes():
+    for name in sizes:
         if name.startswith("shard-") and name.endswith(".parquet") and name not in named:
             folder.delete(name)
     return manifest
@@ -309,6 +321,10 @@ def _georeference(image: LabelledImage, row: int, column: int) -> tuple[list[flo
     """The tile's transform and coordinate system, None for an image without."""
     if image.pixel_size is None:
         return None, None
+    if image.extent is not None:
+        west, south, east, north = image.extent
+        cell_width, cell_height = (east - west) / image.width, (north - south) / image.height
+        return [cell_width, 0, west + column * cell_width, 0, -cell_height, north - row * cell_height], None
     try:
         with open_image(image.source) as source:
             if source.transform.is_identity:
