@@ -200,6 +200,14 @@
 # % required: no
 # % guisection: Output
 # %end
+# %option
+# % key: cluster
+# % type: string
+# % label: Ray cluster to work on: auto, or host:port of its first node
+# % description: Needs the Python package ray; leave empty to work on this machine
+# % required: no
+# % guisection: Detection
+# %end
 # %rules
 # % required: band1, group, images_directory
 # % exclusive: band1, group, images_directory
@@ -230,6 +238,8 @@ def main():
         complete = run(options, flags)
     except MaskRCNNError as error:
         gs.fatal(str(error))
+    except ModuleNotFoundError as error:  # a package that only a cluster needs
+        gs.fatal(install_hint([error.name]))
     except KeyboardInterrupt:
         gs.fatal("Interrupted. No map was written")
     sys.exit(0 if complete else 1)

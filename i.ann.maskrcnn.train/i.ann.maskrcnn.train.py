@@ -65,6 +65,12 @@
 # % description: Images and objects of rare classes are trained more often
 # % guisection: Training
 # %end
+# %flag
+# % key: d
+# % label: Leave out shards that are missing or damaged
+# % description: All shards are then read once before the training, to find out
+# % guisection: Data
+# %end
 # %option G_OPT_M_DIR
 # % key: training_dataset
 # % label: Directory of the labelled images
@@ -141,7 +147,7 @@
 # % key: logs
 # % label: Directory to write models, scores and the report to
 # % description: It is created if it does not exist
-# % required: yes
+# % required: no
 # % guisection: Model
 # %end
 # %option
@@ -149,7 +155,7 @@
 # % type: string
 # % label: Name of the new model
 # % description: Models are saved as mask_rcnn_<name>_<epoch>.h5
-# % required: yes
+# % required: no
 # % guisection: Model
 # %end
 # %option
@@ -308,11 +314,26 @@
 # % required: no
 # % guisection: Model
 # %end
+# %option
+# % key: shards
+# % type: string
+# % label: Write the training dataset as Parquet shards to this directory or URI, and end
+# % description: Shards are a training dataset for many machines; s3://, gs:// and hdfs:// work too
+# % required: no
+# % guisection: Cluster
+# %end
+# %option
+# % key: cluster
+# % type: string
+# % label: Ray cluster to work on: auto, or host:port of its first node
+# % description: Needs the Python packages ray and pyarrow; leave empty to work on this machine
+# % required: no
+# % guisection: Cluster
+# %end
 # %rules
 # % exclusive: model,-i
-# %end
-
-# %rules
+# % required: logs,shards
+# % required: name,shards
 # % required: training_dataset, band1, group
 # % exclusive: training_dataset, band1, group
 # % requires: band1, labels

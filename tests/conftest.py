@@ -97,3 +97,13 @@ save_model(sys.argv[1], legacy_layout(build_network(config)), config)
     path = grass_folder / "tiny.h5"
     subprocess.run([sys.executable, "-c", code, str(path)], check=True, cwd=Path(__file__).parents[1] / "lib")
     return path
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """A Ray cluster of two nodes with one CPU each; nobody is connected to it."""
+    pytest.importorskip("ray")
+    from ray_nodes import two_nodes
+
+    with two_nodes() as cluster:
+        yield cluster

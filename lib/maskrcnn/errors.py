@@ -19,3 +19,7 @@ class SceneError(MaskRCNNError):
 
 class DeviceError(MaskRCNNError):
     """More or other devices asked for than there are."""
+
+
+class ClusterError(MaskRCNNError):
+    """A Ray cluster that can't be reached or can't do the work."""

@@ -93,7 +93,8 @@ def _read_all(scene: Scene, grid: TileGrid) -> Iterator[tuple[int, np.ndarray, n
         end = start + grid.tile_height
         pixels, valid = None, np.empty((grid.tile_height, scene.width), dtype=bool)
         for row in range(max(start, read_to), end, ROWS_AT_ONCE):
-            part, part_valid = _read(scene, row, min(ROWS_AT_ONCE, end - row))
+            rows = Tile(row=row, column=0, height=min(ROWS_AT_ONCE, end - row), width=scene.width)
+            part, part_valid = read_tile(scene, rows)
             if pixels is None:
                 pixels = np.empty((grid.tile_height, *part.shape[1:]), dtype=part.dtype)
             pixels[row - start : row - start + len(part)] = part
@@ -107,13 +108,18 @@ def _read_all(scene: Scene, grid: TileGrid) -> Iterator[tuple[int, np.ndarray, n
         yield index, pixels, valid
 
 
-def _read(scene: Scene, row: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    pixels, valid = scene.read(row, 0, height, scene.width)
-    shape = (height, scene.width, scene.bands)
+def read_tile(scene: Scene, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (h, w, C) of the scene's type, 0 without data, and valid (h, w) bool of a part of a scene.
+
+    Raises:
+        SceneError, or what the scene raises: it can't be read, or gives something else than that.
+    """
+    pixels, valid = scene.read(tile.row, tile.column, tile.height, tile.width)
+    shape = (tile.height, tile.width, scene.bands)
     if pixels.shape != shape or valid.shape != shape[:2]:
         raise SceneError(
             f"Scene {scene.name} gave pixels of shape {pixels.shape} and valid of shape {valid.shape} "
-            f"for rows {row} to {row + height}; expected {shape} and {shape[:2]}."
+            f"for rows {tile.row} to {tile.row + tile.height}; expected {shape} and {shape[:2]}."
         )
     if pixels.dtype.kind == "f":
         finite = np.isfinite(pixels).all(axis=-1)

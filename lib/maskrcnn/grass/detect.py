@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import grass.script as gs
 from grass.exceptions import CalledModuleError
 
+from maskrcnn.cluster.connection import connect
+from maskrcnn.cluster.detection import ClusterWorkers, Network, start_workers
 from maskrcnn.config import SIZE_MULTIPLE, ModelConfig
-from maskrcnn.detection.pipeline import DetectionSettings, Here, Workers, network_finder
-from maskrcnn.detection.workers import ThreadWorkers
+from maskrcnn.detection.pipeline import DetectionSettings, Workers
+from maskrcnn.detector import detection_workers, load_detectors
 from maskrcnn.errors import MaskRCNNError, ModelFileError, SceneError
 from maskrcnn.grass.bands import find_bands
 from maskrcnn.grass.files import check_sidecars, find_images
@@ -67,18 +68,13 @@ def _run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     for source in request.sources:
         if warning := pixel_size_warning(source, request.config, request.outputs.resolution):
             gs.warning(warning)
-    threads = int(options["nprocs"] or 0)
-    use_threads(threads)
     gs.message(describe(request))
-    detectors, runtime = load_detectors(
-        request.model,
-        request.config,
-        device_count=int(options["gpu_count"] or 1),
-        keras_only=flags["k"],
-        threads=threads,
-    )
-    gs.message(f"The network runs on {runtime}")
-    with TemporaryMaps() as temporary, detection_workers(detectors, request.settings) as workers:
+    with ExitStack() as stack:
+        if options["cluster"]:
+            workers = stack.enter_context(workers_of_cluster(request, options["cluster"], flags["k"]))
+        else:
+            workers = stack.enter_context(workers_here(request, options, flags["k"]))
+        temporary = stack.enter_context(TemporaryMaps())
         for name in remove_abandoned():
             gs.verbose(f"Removed <{name}>, left behind by a process that was killed")
         work = DetectionRun(workers, request.settings, request.outputs, temporary)
@@ -101,6 +97,34 @@ def _run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
         print(json.dumps(summary, indent=2))
     report(summary)
     return not failed
+
+
+@contextmanager
+def workers_here(request: Request, options: Mapping[str, str], keras_only: bool) -> Iterator[Workers]:
+    """The network on the devices of this machine; imports Keras."""
+    threads = int(options["nprocs"] or 0)
+    use_threads(threads)
+    detectors, runtime = load_detectors(
+        request.model,
+        request.config,
+        device_count=int(options["gpu_count"] or 1),
+        keras_only=keras_only,
+        threads=threads,
+    )
+    gs.message(f"The network runs on {runtime}")
+    with detection_workers(detectors, request.settings) as workers:
+        yield workers
+
+
+@contextmanager
+def workers_of_cluster(request: Request, address: str, keras_only: bool) -> Iterator[ClusterWorkers]:
+    """Workers that have the network loaded, on all nodes of a cluster."""
+    network = Network(
+        model=request.model, config=request.config, settings=request.settings, keras_only=keras_only
+    )
+    with connect(address) as cluster, start_workers(cluster, network, gs.message) as workers:
+        gs.message(f"{cluster.describe()}; {workers.count} workers detect")
+        yield workers
 
 
 def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Request:
@@ -205,83 +229,6 @@ def find_files(
     if not sources:
         raise SceneError(f"None of {len(images)} images in <{directory}> can be used. {unusable[0].error}")
     return sources, unusable
-
-
-def load_detectors(
-    model: ModelFile,
-    config: ModelConfig,
-    *,
-    device_count: int = 1,
-    keras_only: bool = False,
-    threads: int = 0,
-) -> tuple[list, str]:
-    """The network with the file's weights on each of several devices, ready for tiles, and what runs it.
-
-    Imports Keras. keras_only, threads: see `choose_parts`; several devices are always Keras' own.
-
-    Raises:
-        DeviceError: there are fewer devices.
-        ModelFileError: the file lacks a part of the network.
-    """
-    from maskrcnn.devices.available import check_device_count, on_device
-    from maskrcnn.network.inference import Detector
-    from maskrcnn.network.layout import legacy_layout
-    from maskrcnn.network.model import build_network
-    from maskrcnn.network.openvino import choose_parts
-    from maskrcnn.weights import load_weights
-
-    names = check_device_count(device_count)
-
-    def load():
-        network = build_network(config)
-        report = load_weights(legacy_layout(network), model)
-        if report.missing:
-            raise ModelFileError(
-                f"Model file {model.path} is no complete model: it lacks the layers "
-                f"{', '.join(report.missing[:8])}"
-            )
-        return network
-
-    if device_count == 1:
-        network = load()
-        parts, runtime = choose_parts(network, keras_only=keras_only, threads=threads)
-        return [Detector(network, parts)], runtime
-    detectors = []
-    for number in range(device_count):
-        with on_device(number):
-            detectors.append(OnDevice(Detector(load()), number))
-    import keras
-
-    return detectors, f"Keras on {keras.backend.backend()}, {device_count} devices: {', '.join(names)}"
-
-
-@dataclass(frozen=True)
-class OnDevice:
-    """A detector that runs on its device, whichever thread calls it."""
-
-    detector: Callable
-    number: int
-
-    def __call__(self, *arguments, **options):
-        from maskrcnn.devices.available import on_device
-
-        with on_device(self.number):
-            return self.detector(*arguments, **options)
-
-
-@contextmanager
-def detection_workers(detectors: Sequence[Callable], settings: DetectionSettings) -> Iterator[Workers]:
-    """Detectors at work: one in this thread, several in threads of their own."""
-    # else masks would be computed for all the detections that are too uncertain, most of the time
-    finders = [
-        network_finder(functools.partial(detector, confidence=settings.confidence), settings)
-        for detector in detectors
-    ]
-    if len(finders) == 1:
-        yield Here(finders[0])
-        return
-    with ThreadWorkers(finders) as workers:
-        yield workers
 
 
 def use_threads(count: int) -> None:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 import grass.script as gs
 from grass.exceptions import CalledModuleError
 
+from maskrcnn.cluster.detection import ClusterWorkers
+from maskrcnn.cluster.tile_worker import SceneFile
 from maskrcnn.config import ModelConfig
 from maskrcnn.detection.files import FileScene
 from maskrcnn.detection.pipeline import DetectionSettings, Progress, Workers, find_by_workers
@@ -116,7 +118,7 @@ class DetectionRun:
 
     def __init__(
         self,
-        workers: Workers,
+        workers: Workers | ClusterWorkers,
         settings: DetectionSettings,
         outputs: OutputSettings,
         temporary: TemporaryMaps,
@@ -187,7 +189,7 @@ class DetectionRun:
         instances = self._temporary.raster("instances") if self._kinds - {"point"} else None
         with _open(source, self._outputs.resolution) as (scene, grid), ExitStack() as stack:
             writer = stack.enter_context(RasterWriter(instances, grid)) if instances else None
-            for block in find_by_workers(scene, self._workers, self._settings, remember):
+            for block in find_by_workers(scene, self._workers_for(source), self._settings, remember):
                 if writer is not None:
                     writer.write(instances_to_cells(block.instance_ids, self._next_category))
                 for one in block.instances:
@@ -216,6 +218,16 @@ class DetectionRun:
             seconds_network=last.seconds_network,
             counts=counts,
         )
+
+    def _workers_for(self, source: Source) -> Workers:
+        """The workers at a scene; those of a cluster read files themselves."""
+        if not isinstance(self._workers, ClusterWorkers):
+            return self._workers
+        if source.path is None:
+            return self._workers.for_scene(None)
+        resolution = self._outputs.resolution
+        factor = resolution / source.grid.row_size if resolution else None
+        return self._workers.for_scene(SceneFile(path=os.path.abspath(source.path), factor=factor))
 
     def _write_maps(
         self, number: int, source: Source, instances: str, table: InstanceTable, grid: Grid

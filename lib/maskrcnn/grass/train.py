@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import grass.script as gs
 from grass.exceptions import CalledModuleError
 
+from maskrcnn.cluster.connection import Cluster, connect
+from maskrcnn.cluster.prepare import write_dataset
+from maskrcnn.cluster.training import train_on_cluster
 from maskrcnn.data.dataset import Dataset, LabelledImage
 from maskrcnn.data.formats import open_dataset
 from maskrcnn.data.split import hold_out, split_dataset
+from maskrcnn.data.storage import is_uri
 from maskrcnn.errors import MaskRCNNError
 from maskrcnn.grass.labels import open_maps
 from maskrcnn.grass.run import module_failure
@@ -22,6 +28,7 @@ from maskrcnn.training.worker import Job, train
 from maskrcnn.weights import read_model
 
 UNUSED_SHARE = 0.1  # of the images, left out by the flag -s
+TILE_FACTOR = 2  # the side of tiles in shards, in squares that the network sees: leaves windows room to move
 VALIDATION_SHARE = 0.25  # of the images that are used
 
 
@@ -48,9 +55,18 @@ def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
 
 
 def _run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
-    job = check_job(options, flags)
-    gs.message(preparation.summarise(job.dataset))
-    result = train(job, Console())
+    with ExitStack() as stack:
+        cluster = None
+        if options["cluster"]:
+            options = with_absolute_paths(options)
+            cluster = stack.enter_context(connect(options["cluster"], ["pyarrow"]))
+            gs.message(cluster.describe())
+        if options["shards"]:
+            write_shards(options, flags, cluster)
+            return True
+        job = check_job(options, flags)
+        gs.message(preparation.summarise(job.dataset))
+        result = train_on_cluster(job, Console(), cluster) if cluster else train(job, Console())
     settings = job.settings
     if not result.last_epoch:
         gs.warning("Interrupted before the first epoch was complete: no model was saved")
@@ -63,6 +79,36 @@ def _run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     why = f", as {result.ended_early}" if result.ended_early else ""
     gs.message(f"Finished{why}. The last model is {last}, {best}, the report {settings.report_path}")
     return True
+
+
+def write_shards(options: Mapping[str, str], flags: Mapping[str, bool], cluster: Cluster | None) -> None:
+    """Write the training dataset as shards, on this machine or on all nodes of a cluster."""
+    size = preparation.ImageSize(int(options["images_min_dim"]), int(options["images_max_dim"]), flags["n"])
+    dataset = read_labels(options, flags)
+    for name, count in zip(dataset.classes, dataset.instance_counts, strict=True):
+        gs.message(f"  {name}: {count} instances")
+    manifest = write_dataset(
+        dataset,
+        options["shards"],
+        side=TILE_FACTOR * size.max_dim,
+        validation_share=VALIDATION_SHARE if int(options["validation_steps"]) else 0.0,
+        overwrite=gs.overwrite(),
+        cluster=cluster,
+        report=lambda done, total: gs.percent(done, total, 1),
+        seed=int(options["seed"]),
+    )
+    written = sum(shard["bytes"] for shard in manifest["shards"])
+    gs.message(
+        f"Wrote {manifest['tiles']} tiles in {len(manifest['shards'])} shards ({written / 1e6:.1f} MB). "
+        f"Train on them with training_dataset={options['shards']}"
+    )
+
+
+def with_absolute_paths(options: Mapping[str, str]) -> dict[str, str]:
+    """The options as they are understood on other machines, whatever directory work is done in there."""
+    paths = ("training_dataset", "model", "logs", "shards")
+    given = {name: options[name] for name in paths if options[name] and not is_uri(options[name])}
+    return dict(options) | {name: os.path.abspath(path) for name, path in given.items()}
 
 
 def check_job(options: Mapping[str, str], flags: Mapping[str, bool]) -> Job:
@@ -101,7 +147,7 @@ def check_job(options: Mapping[str, str], flags: Mapping[str, bool]) -> Job:
     if flags["i"]:
         check_imagenet(options["backbone"])
     preparation.prepare_logs(settings, overwrite=gs.overwrite(), resuming=epoch > 0)
-    dataset, held_out = open_images(options, settings, leave_some_out=flags["s"])
+    dataset, held_out = open_images(options, flags, settings)
     mini_mask = options["mini_mask_size"]
     config = preparation.describe_model(
         dataset,
@@ -151,20 +197,31 @@ def check_positive(options: Mapping[str, str], name: str) -> float:
     return value
 
 
-def open_images(
-    options: Mapping[str, str], settings: TrainingSettings, *, leave_some_out: bool
-) -> tuple[Dataset, tuple[LabelledImage, ...]]:
-    """The labelled images, a part of them for validation; with `leave_some_out` others for a test."""
+def read_labels(options: Mapping[str, str], flags: Mapping[str, bool]) -> Dataset:
+    """All labelled images."""
     gs.message(f"Reading the labels of {options['training_dataset'] or options['labels']}...")
     classes = options["classes"].split(",")
     if options["training_dataset"]:
-        dataset = open_dataset(options["training_dataset"], classes, options["class_column"] or None)
+        dataset = open_dataset(
+            options["training_dataset"],
+            classes,
+            options["class_column"] or None,
+            skip_damaged=flags["d"],
+        )
     else:
         dataset = open_maps(options, classes)
     for note in dataset.notes:
         gs.warning(note)
+    return dataset
+
+
+def open_images(
+    options: Mapping[str, str], flags: Mapping[str, bool], settings: TrainingSettings
+) -> tuple[Dataset, tuple[LabelledImage, ...]]:
+    """The labelled images, a part of them for validation; with the flag -s others for a test."""
+    dataset = read_labels(options, flags)
     unused: tuple[LabelledImage, ...] = ()
-    if leave_some_out:
+    if flags["s"]:
         dataset, unused = hold_out(dataset, UNUSED_SHARE, settings.seed)
         unused_list = settings.logs / "unused.txt"
         unused_list.write_text("".join(f"{image.path}\n" for image in unused), encoding="utf-8")

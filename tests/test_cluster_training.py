@@ -1,0 +1,42 @@
+"""Training on a Ray cluster of two nodes, both on this machine; a worker is killed in the middle."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from drawing import draw_scene, write_training_directory
+from test_devices import assert_same_weights, environment, train
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Four labelled scenes."""
+    folder = tmp_path_factory.mktemp("training")
+    for number in range(4):
+        write_training_directory(
+            folder, f"scene_{number}", draw_scene(height=96, width=96, objects=6, seed=number)
+        )
+    return folder
+
+
+# PyTorch is the fast one here: it compiles nothing
+@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
+def test_training_on_two_nodes_survives_a_death_and_gives_the_same_weights(nodes, images, tmp_path, backend):
+    variables = environment(backend, 1)
+    changes = {"epochs": 4, "steps_per_epoch": 3, "learning_rate": 0.01}
+    train(images, tmp_path, {"one": {"images_per_device": 2, **changes}}, variables)
+    command = [sys.executable, HERE / "train_on_cluster.py", images, tmp_path, nodes.address, "two"]
+    command.append(json.dumps({"device_count": 2, **changes}))
+    done = subprocess.run(list(map(str, command)), env=variables, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "died").exists()
+    assert "Going on after epoch 2" in done.stdout and "Epoch 4/4" in done.stdout
+    assert_same_weights(*(tmp_path / f"mask_rcnn_{name}_4.h5" for name in ("one", "two")))
+    assert not list(tmp_path.glob(".*"))

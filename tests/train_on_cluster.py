@@ -1,0 +1,25 @@
+"""Train a few steps on two nodes of a cluster; in one of them the worker is killed once, in the middle.
+
+python train_on_cluster.py IMAGES LOGS ADDRESS NAME CHANGES: changes of the settings as JSON. Prints what is
+reported.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import fields, replace
+
+from maskrcnn.cluster.connection import connect
+from maskrcnn.cluster.training import train_on_cluster
+from mortal_training import MortalSettings
+from train_on_devices import Printer, make_job
+
+if __name__ == "__main__":
+    images, logs, address, name, changes = sys.argv[1:]
+    job = make_job(images, logs, name, **json.loads(changes))
+    settings = MortalSettings(
+        **{field.name: getattr(job.settings, field.name) for field in fields(job.settings)}
+    )
+    with connect(address, ["pyarrow"]) as cluster:
+        print(train_on_cluster(replace(job, settings=settings), Printer(), cluster), flush=True)
