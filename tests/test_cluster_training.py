@@ -26,8 +26,8 @@ def images(tmp_path_factory):
     return folder
 
 
-# PyTorch is the fast one here: it compiles nothing
-@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_training_on_two_nodes_survives_a_death_and_gives_the_same_weights(nodes, images, tmp_path, backend):
     variables = environment(backend, 1)
     changes = {"epochs": 4, "steps_per_epoch": 3, "learning_rate": 0.01}
