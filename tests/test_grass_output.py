@@ -9,6 +9,8 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
+from grass_session import create_project, open_session
+
 DETECT = str(Path(__file__).with_name("grass_detection.py"))
 CELL = 2.0  # map units
 
@@ -36,7 +38,7 @@ def import_image(session, tmp_path, name, image, west=0.0, north=ROWS * CELL):
     session.run("r.in.gdal", f"input={path}", f"output={name}", "--quiet")
 
 
-def write_image(path, image, west=0.0, north=ROWS * CELL):
+def write_image(path, image, west=0.0, north=ROWS * CELL, cell=CELL, crs="EPSG:32633"):
     with rasterio.open(
         path,
         "w",
@@ -45,8 +47,8 @@ def write_image(path, image, west=0.0, north=ROWS * CELL):
         width=image.shape[1],
         count=1,
         dtype=image.dtype,
-        crs="EPSG:32633",
-        transform=from_origin(west, north, CELL, CELL),
+        crs=crs,
+        transform=from_origin(west, north, cell, cell),
     ) as target:
         target.write(image, 1)
 
@@ -255,3 +257,36 @@ def test_what_a_killed_process_left_is_removed_by_the_next_run(scene):
     scene.calc(f"{name} = 1")
     detect(scene, [["scene"]], ["point"])
     assert scene.maps("raster") == {"scene"}
+
+
+def test_in_degrees_areas_are_in_square_metres(grass_folder, addons, tmp_path):
+    project = create_project(grass_folder / "degrees", "EPSG:4326")
+    session = open_session(project, "PERMANENT", addons, tmp_path)
+    cell, latitude = 1e-5, 50.0  # degrees
+    write_image(tmp_path / "scene.tif", draw(OBJECTS), 14.0, latitude, cell, "EPSG:4326")
+    session.run("r.in.gdal", f"input={tmp_path / 'scene.tif'}", "output=scene", "--quiet")
+    session.run("g.region", "raster=scene")
+    detect(session, [["scene"]], ["area", "point"])
+    # WGS 84: radii of curvature along the meridian and across it
+    squared_eccentricity, sine = 0.00669438, np.sin(np.radians(latitude))
+    across = 6378137 / np.sqrt(1 - squared_eccentricity * sine**2)
+    along = across * (1 - squared_eccentricity) / (1 - squared_eccentricity * sine**2)
+    cell_area = along * across * np.cos(np.radians(latitude)) * np.radians(cell) ** 2
+    cells = [height * width for _, _, height, width, value in OBJECTS if value % 2]
+    for name in ("house", "house_points"):
+        areas = [float(row["area"]) for row in session.rows(name)]
+        assert areas == pytest.approx([count * cell_area for count in cells], rel=1e-3)
+
+
+def test_tables_in_dbf_files_have_all_columns(scene):
+    folder = Path(scene.project, scene.mapset, "dbf")
+    folder.mkdir()
+    scene.run("db.connect", "driver=dbf", f"database={folder}")
+    detect(scene, [["scene"]], ["area", "point"])
+    sizes = {value: height * width * CELL**2 for _, _, height, width, value in OBJECTS}
+    for name in ("house", "house_points"):
+        rows = scene.rows(name)
+        assert [float(row["area"]) for row in rows] == [sizes[value] for value in (1, 3, 5)]
+        assert [float(row["score"]) for row in rows] == pytest.approx([0.51, 0.53, 0.55])
+        assert {(row["class"], row["source"]) for row in rows} == {("house", f"scene@{scene.mapset}")}
+    assert not list(Path(scene.project, scene.mapset).glob("sqlite/*"))
