@@ -173,7 +173,7 @@ def test_processes_end_together(images, tmp_path, backend):
     workers = children(process)
     assert len(workers) == 2
     os.kill(workers[1], signal.SIGKILL)
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=300)[0]
     assert process.returncode == 1
     assert "was killed (training-1, SIGKILL)" in output
     assert_nothing_is_left(workers, tmp_path)
@@ -183,7 +183,7 @@ def test_processes_end_together(images, tmp_path, backend):
     read_until(process, "4/6")
     workers = children(process)
     os.killpg(process.pid, signal.SIGINT)
-    output = process.communicate(timeout=60)[0]
+    output = process.communicate(timeout=300)[0]
     assert "last_epoch=1" in output and "interrupted=True" in output and "Traceback" not in output
     assert process.returncode == 0
     assert_nothing_is_left(workers, tmp_path)
@@ -193,8 +193,8 @@ def test_processes_end_together(images, tmp_path, backend):
     read_until(process, "4/6")
     workers = children(process)
     process.kill()
-    process.communicate(timeout=60)
-    deadline = time.monotonic() + 30
+    process.communicate(timeout=300)
+    deadline = time.monotonic() + 120
     while any(Path(f"/proc/{number}").exists() for number in workers) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert_nothing_is_left(workers, tmp_path)
@@ -215,7 +215,9 @@ def scene(project, installed, grass_folder):
     return session
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "backend", [BACKENDS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in ("jax", "torch"))]
+)
 def test_detections_do_not_depend_on_the_number_of_devices(scene, tiny_model, backend):
     found = []
     for devices in (1, 3):

@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -27,6 +28,7 @@ from maskrcnn.training.worker import Job, Silence, train_worker
 STOP_SECONDS = 60  # after Ctrl-C, for the first process to end by itself
 END_SECONDS = 5  # for a process to end that was told to, or that is through
 FAILURE_SECONDS = 3  # in which processes that failed because of another one report as well
+LOOK_SECONDS = 0.5  # between two looks for Ctrl-C
 LOOPBACK = "/sys/class/net/lo"
 
 
@@ -64,7 +66,8 @@ def train_in_processes(job: Job, reporter):
         for worker in workers:
             with contextlib.suppress(OSError):  # it died: seen below
                 worker.line.send(job)
-        result = _watch(workers, reporter)
+        with _interruptible() as interrupted:
+            result = _watch(workers, reporter, interrupted)
         patience = END_SECONDS  # the others are about to end as well
         return result
     except KeyboardInterrupt:
@@ -98,11 +101,28 @@ def start_worker(place: Place) -> Worker:
     return Worker(process, line)
 
 
-def _watch(workers, reporter):
-    """Pass on the first process' reports until it is through."""
+@contextlib.contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Note Ctrl-C in an event. Raised wherever it comes, it gets lost in callbacks, as in those of JAX."""
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed
+        return
+    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.set())
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _watch(workers, reporter, interrupted):
+    """Pass on the first process' reports until it is through, or until Ctrl-C."""
     while True:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
         running = [worker for worker in workers if worker.process.exitcode is None]
-        wait([source for worker in running for source in (worker.line, worker.process.sentinel)])
+        sources = [source for worker in running for source in (worker.line, worker.process.sentinel)]
+        wait(sources, timeout=LOOK_SECONDS)
         for worker in running:
             ended = worker.process.exitcode  # before the messages are read: all are there then
             for kind, content in _messages(worker):
