@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from drawing import draw_scene, write_training_directory
 from grass_session import GrassSession, create_mapset, create_project, export_checkout, open_session
 
 # `make test` gives whole files to two workers. A worker that begins a slow one last keeps the other waiting,
@@ -97,6 +98,17 @@ save_model(sys.argv[1], legacy_layout(build_network(config)), config)
     path = grass_folder / "tiny.h5"
     subprocess.run([sys.executable, "-c", code, str(path)], check=True, cwd=Path(__file__).parents[1] / "lib")
     return path
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory) -> Path:
+    """A directory of four labelled images of 96 x 96 pixels; the first has five instances or more."""
+    folder = tmp_path_factory.mktemp("training")
+    for number in range(4):
+        write_training_directory(
+            folder, f"scene_{number}", draw_scene(height=96, width=96, objects=6, seed=number)
+        )
+    return folder
 
 
 @pytest.fixture(scope="module")

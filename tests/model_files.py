@@ -107,3 +107,13 @@ def write_legacy(path, layout, root="/", attributes=True, mode="w"):
             for name, variable in variables:
                 group[name] = variable.values
     return path
+
+
+def weights_of(path):
+    """{name: array} of a model file, without the state of an optimiser."""
+    arrays = {}
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: arrays.update({name: item[()]}) if hasattr(item, "shape") else None
+        )
+    return {name: values for name, values in arrays.items() if not name.startswith("training_state")}

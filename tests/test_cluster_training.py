@@ -9,21 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from drawing import draw_scene, write_training_directory
 from test_devices import assert_same_weights, environment, train
 
 HERE = Path(__file__).parent
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    """Four labelled scenes."""
-    folder = tmp_path_factory.mktemp("training")
-    for number in range(4):
-        write_training_directory(
-            folder, f"scene_{number}", draw_scene(height=96, width=96, objects=6, seed=number)
-        )
-    return folder
 
 
 @pytest.mark.slow

@@ -15,16 +15,15 @@ import sys
 import time
 from pathlib import Path
 
-import h5py
 import keras
 import numpy as np
 import pytest
 
-from drawing import draw_scene, write_training_directory
 from grass_session import create_mapset, open_session
 from maskrcnn.devices.available import CPU_DEVICES
 from maskrcnn.training import log
 from maskrcnn.training.settings import TrainingSettings
+from model_files import weights_of
 
 HERE = Path(__file__).parent
 BACKENDS = [
@@ -36,16 +35,6 @@ BACKENDS = [
 ]
 # Sums of other parts in another order: float32 keeps 7 digits. Seen: 2e-7 after 10 steps.
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("images")
-    for number in range(4):
-        write_training_directory(
-            folder, f"scene_{number}", draw_scene(height=96, width=96, objects=6, seed=number)
-        )
-    return folder
 
 
 def environment(backend, devices, **more):
@@ -81,15 +70,6 @@ def train(*arguments):
     output = process.communicate(timeout=900)[0]
     assert process.returncode == 0, output
     return output
-
-
-def weights_of(path):
-    arrays = {}
-    with h5py.File(path) as file:
-        file.visititems(
-            lambda name, item: arrays.update({name: item[()]}) if hasattr(item, "shape") else None
-        )
-    return {name: values for name, values in arrays.items() if not name.startswith("training_state")}
 
 
 def assert_same_weights(path, other):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from drawing import CLASSES, draw_scene, write_geotiff, write_training_directory
+from drawing import CLASSES, draw_scene, write_geotiff
 from maskrcnn.weights import read_model
 
 pytestmark = pytest.mark.usefixtures("installed")
@@ -27,17 +27,6 @@ SMALL = {
     "steps_per_epoch": 1,
     "validation_steps": 1,
 }
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    """Four labelled images; the first has five instances or more."""
-    folder = tmp_path_factory.mktemp("training")
-    for number in range(4):
-        write_training_directory(
-            folder, f"scene_{number}", draw_scene(height=96, width=96, objects=6, seed=number)
-        )
-    return folder
 
 
 def train(session, images, logs, *flags, check=True, **options):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 
-import h5py
 import keras
 import numpy as np
 import pytest
@@ -24,6 +23,7 @@ from maskrcnn.training.precision import cpu_has_bfloat16, use_precision
 from maskrcnn.training.schedule import learning_rate_share, plan_stages
 from maskrcnn.training.settings import TrainingSettings
 from maskrcnn.weights import load_weights, read_model
+from model_files import weights_of
 
 
 class Quiet:
@@ -94,15 +94,6 @@ def run(dataset, logs, *, first_epoch=1, initial=None, reporter=None, score=None
         model, config, feed, settings, reporter or Quiet(), first_epoch=first_epoch, score=score
     )
     return result, settings
-
-
-def weights_of(path):
-    arrays = {}
-    with h5py.File(path) as file:
-        file.visititems(
-            lambda name, item: arrays.update({name: item[()]}) if hasattr(item, "shape") else None
-        )
-    return {name: values for name, values in arrays.items() if not name.startswith("training_state")}
 
 
 def test_stages_cover_all_epochs_once():

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from maskrcnn.config import ModelConfig
 from maskrcnn.detection.pipeline import DetectionSettings, Here, Workers, network_finder
 from maskrcnn.detection.workers import ThreadWorkers
-from maskrcnn.errors import ModelFileError
 from maskrcnn.weights import ModelFile, load_weights
 
 
@@ -40,12 +39,7 @@ def load_detectors(
 
     def load():
         network = build_network(config)
-        report = load_weights(legacy_layout(network), model)
-        if report.missing:
-            raise ModelFileError(
-                f"Model file {model.path} is no complete model: it lacks the layers "
-                f"{', '.join(report.missing[:8])}"
-            )
+        load_weights(legacy_layout(network), model).require_complete(model)
         return network
 
     if device_count == 1:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from maskrcnn.cluster.connection import Cluster
 from maskrcnn.cluster.prepare import check_portable
-from maskrcnn.devices.place import Place
+from maskrcnn.devices.place import Place, free_address
 from maskrcnn.errors import ClusterError, MaskRCNNError
 from maskrcnn.packages import configured_backend
 from maskrcnn.training.worker import Job, train_worker
@@ -170,13 +169,6 @@ def stamp(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_mtime_ns, status.st_size
-
-
-def free_address(host: str) -> str:
-    """host:port with a port that is free at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return f"{host}:{probe.getsockname()[1]}"
 
 
 class Mailbox:

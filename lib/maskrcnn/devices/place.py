@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -78,3 +79,10 @@ class Place:
                 f"Use a multiple of {self.world_size}"
             )
         return slice(self.rank * part, (self.rank + 1) * part)
+
+
+def free_address(host: str) -> str:
+    """host:port of this machine; the port is free at the moment."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return f"{host}:{probe.getsockname()[1]}"

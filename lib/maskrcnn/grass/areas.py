@@ -7,12 +7,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import grass.lib.gis as libgis
 import grass.lib.vector as libvector
 import grass.script as gs
 import numpy as np
 
 from maskrcnn.errors import DatasetError
+from maskrcnn.grass.maps import find_map
 from maskrcnn.grass.region import LIBRARY_LOCK, Grid, grid_environment
 
 LAYER = 1
@@ -54,17 +54,9 @@ def find_vector(full_name: str) -> str:
     """`name@mapset` of a vector map given as `name` or `name@mapset`.
 
     Raises:
-        DatasetError: there is none.
+        MaskRCNNError: there is none.
     """
-    name, _, mapset = full_name.partition("@")
-    with LIBRARY_LOCK:
-        found = libgis.G_find_vector2(name.encode(), mapset.encode())
-    if not found:
-        raise DatasetError(
-            f"Vector map <{full_name}> not found. Check the name; maps of other mapsets are found as "
-            "<name@mapset> or when the mapset is in the search path (g.mapsets)"
-        )
-    return f"{name}@{found if isinstance(found, str) else found.decode()}"
+    return "@".join(find_map("Vector", full_name))
 
 
 def read_areas(full_name: str, grids: Sequence[Grid]) -> list[Area]:

@@ -6,13 +6,13 @@ import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import grass.lib.gis as libgis
 import grass.lib.raster as libraster
 import numpy as np
 from grass.pygrass.raster import RasterRow
 from grass.pygrass.raster.buffer import Buffer
 
 from maskrcnn.errors import SceneError
+from maskrcnn.grass.maps import find_map
 from maskrcnn.grass.region import LIBRARY_LOCK, Grid, grid_of_raster, use_grid
 
 CELL_NULL = np.iinfo(np.int32).min
@@ -40,25 +40,17 @@ def find_band(full_name: str) -> Band:
     """Look up a raster map by `name` or `name@mapset`.
 
     Raises:
-        SceneError: there is none.
+        MaskRCNNError: there is none.
     """
-    name, _, mapset = full_name.partition("@")
-    with LIBRARY_LOCK:
-        found = libgis.G_find_raster2(name.encode(), mapset.encode())
-        if not found:
-            raise SceneError(
-                f"Raster map <{full_name}> not found. Check the name; maps of other mapsets are found as "
-                "<name@mapset> or when the mapset is in the search path (g.mapsets)"
-            )
-        mapset = found if isinstance(found, str) else found.decode()
-        return Band(name=name, mapset=mapset, grid=grid_of_raster(name, mapset), dtype=_dtype(name, mapset))
+    name, mapset = find_map("Raster", full_name)
+    return Band(name=name, mapset=mapset, grid=grid_of_raster(name, mapset), dtype=_dtype(name, mapset))
 
 
 def find_bands(names: Sequence[str]) -> tuple[Band, ...]:
     """Look up the bands of one scene.
 
     Raises:
-        SceneError: a map does not exist, or their extents or resolutions differ.
+        MaskRCNNError: a map does not exist, or their extents or resolutions differ.
     """
     bands = tuple(find_band(name) for name in names)
     for band in bands[1:]:

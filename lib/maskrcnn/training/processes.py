@@ -11,7 +11,6 @@ import contextlib
 import multiprocessing
 import os
 import signal
-import socket
 import threading
 import time
 import traceback
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from maskrcnn.devices.place import Place
+from maskrcnn.devices.place import Place, free_address
 from maskrcnn.errors import MaskRCNNError
 from maskrcnn.training import log
 from maskrcnn.training.worker import Job, Silence, train_worker
@@ -56,7 +55,7 @@ def train_in_processes(job: Job, reporter):
         MaskRCNNError: the training failed, or one of the processes died.
     """
     count = job.settings.device_count
-    address = f"127.0.0.1:{free_port()}"
+    address = free_address("127.0.0.1")
     workers = []
     started, patience = time.time(), 0
     try:
@@ -74,13 +73,6 @@ def train_in_processes(job: Job, reporter):
         return _interrupt(workers, job, reporter, started)
     finally:
         _end_all(workers, patience)
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens at now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def start_worker(place: Place) -> Worker:
