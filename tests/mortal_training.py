@@ -1,18 +1,20 @@
-"""Settings of a training whose second worker dies once, at the start of epoch 3.
+"""Settings of a training whose second worker dies once, after the first step of epoch 3.
 
-Whoever unpickles them imports this file, and with it `train_on_devices`: that is how both get into the
-workers.
+By then the first worker, which takes part in each step, has saved epoch 2. Whoever unpickles these settings
+imports this file, and with it `train_on_devices`: that is how both get into the workers.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import train_on_devices  # noqa: F401  gradient descent in place of AdamW
 from maskrcnn.training import loop
 from maskrcnn.training.settings import TrainingSettings
+from maskrcnn.training.worker import Silence
 
 train_epoch = loop.train_epoch
 
@@ -22,14 +24,24 @@ class MortalSettings(TrainingSettings):
     """As any settings."""
 
 
+@dataclass(frozen=True)
+class Death(Silence):
+    """A reporter that kills its process, but only the first time."""
+
+    marker: Path
+
+    def percent(self, done, total):
+        if not self.marker.exists():
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 def mortal_train_epoch(run, stage, epoch, *arguments, **options):
     """`train_epoch`, which the second worker does not survive the first time."""
     import ray.train
 
-    marker = run.settings.logs / "died"
-    if epoch == 3 and ray.train.get_context().get_world_rank() == 1 and not marker.exists():
-        marker.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
+    if epoch == 3 and ray.train.get_context().get_world_rank() == 1:
+        run = replace(run, reporter=Death(run.settings.logs / "died"))
     return train_epoch(run, stage, epoch, *arguments, **options)
 
 
