@@ -330,7 +330,7 @@ def training_batch() -> dict:
         "boxes": known["in_gt_boxes"][:, :instances].astype(np.float32),
         "masks": np.ascontiguousarray(masks.transpose(0, 3, 1, 2)),
         "anchor_noise": np.zeros((1, anchor_count(config)), np.float32),
-        "roi_noise": np.zeros((1, config.proposals_training), np.float32),
+        "roi_noise": np.zeros((1, config.roi_candidates), np.float32),
     }
 
 

@@ -74,7 +74,7 @@ def training_batch(config, instances=True):
         "boxes": np.zeros((2, 3, 4), np.float32),
         "masks": np.zeros((2, 3, *SHAPE), np.uint8),
         "anchor_noise": random.random((2, anchor_count(config)), dtype=np.float32),
-        "roi_noise": random.random((2, config.proposals_training), dtype=np.float32),
+        "roi_noise": random.random((2, config.roi_candidates), dtype=np.float32),
     }
     truth = [(0, 0, 1, (10, 20, 40, 60)), (1, 0, 1, (30, 5, 60, 40)), (1, 1, 2, (5, 70, 45, 120))]
     for image, slot, class_id, (y1, x1, y2, x2) in truth if instances else []:

@@ -74,6 +74,11 @@ class ModelConfig:
         """Number of classes with the background."""
         return len(self.classes) + 1
 
+    @property
+    def roi_candidates(self) -> int:
+        """Regions of a training image that the sample is drawn from: proposals and labelled boxes."""
+        return self.proposals_training + self.max_instances
+
     def to_json(self) -> str:
         """The description as a JSON object, keys as the fields are called."""
         return json.dumps(dataclasses.asdict(self))

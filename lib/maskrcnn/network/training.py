@@ -13,6 +13,7 @@ from keras import ops
 
 from maskrcnn.config import ModelConfig
 from maskrcnn.network import anchors, losses
+from maskrcnn.network.boxes import normalise_boxes
 from maskrcnn.network.model import MaskRCNN, foreground_scores, normalised_anchors, pyramid_cells
 from maskrcnn.network.proposals import select_proposals
 from maskrcnn.network.targets import anchor_targets, roi_targets
@@ -52,7 +53,7 @@ class TrainingNetwork(keras.Model):
         boxes: (B, N, 4) float32, pixels
         masks: (B, N, H, W), or (B, N, *config.mini_mask_shape) cropped to the box, 0 or 1
         anchor_noise: (B, anchor_count(config)) float32 in [0, 1), decides which anchors are sampled
-        roi_noise: (B, config.proposals_training) float32 in [0, 1), decides which regions are sampled
+        roi_noise: (B, config.roi_candidates) float32 in [0, 1), decides which regions are sampled
 
     The output is {loss: (sum, count)} with the names of `LOSSES`: a loss is its sum over its count. They
     are divided in `loss_values` only, so that counts can be summed over devices first.
@@ -132,8 +133,11 @@ class TrainingNetwork(keras.Model):
             nms_threshold=config.proposal_nms_threshold,
             box_deviation=config.box_deviation,
         )
+        # with the objects' own boxes the heads learn from the first step on, when proposals are guesses
+        is_object = (batch["class_ids"] > 0)[..., None]
+        true_boxes = ops.where(is_object, normalise_boxes(batch["boxes"], config.image_shape), 0.0)
         sampled = roi_targets(
-            proposals,
+            ops.concatenate([proposals, true_boxes], axis=1),
             batch["class_ids"],
             batch["boxes"],
             batch["masks"],

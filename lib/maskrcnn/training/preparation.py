@@ -206,7 +206,7 @@ def make_feed(
         sources = [np.random.default_rng([settings.seed, purpose, row]) for row in rows]
         batch["anchor_noise"] = np.stack([source.random(anchors, np.float32) for source in sources])
         batch["roi_noise"] = np.stack(
-            [source.random(config.proposals_training, np.float32) for source in sources]
+            [source.random(config.roi_candidates, np.float32) for source in sources]
         )
         return batch
 
