@@ -9,6 +9,7 @@ import pytest
 
 from drawing import draw_scene, write_training_directory
 from grass_session import GrassSession, create_mapset, create_project, export_checkout, open_session
+from quick_graphs import skip_graph_optimisation
 
 # `make test` gives whole files to two workers. A worker that begins a slow one last keeps the other waiting,
 # so these come first, the slowest at the top; the others, seconds each, fill the gaps.
@@ -35,6 +36,10 @@ def pytest_collection_modifyitems(items):
     items.sort(
         key=lambda item: SLOW_FILES.index(item.path.name) if item.path.name in SLOW_FILES else len(SLOW_FILES)
     )
+
+
+def pytest_collection_finish():
+    skip_graph_optimisation()
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from maskrcnn.training.settings import TrainingSettings
 from maskrcnn.training.worker import Silence
 
 SIDE = 64  # pixels
-STEPS = 120
+STEPS = 80
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,7 @@ from maskrcnn.training.preparation import ImageSize
 from maskrcnn.training.settings import TrainingSettings
 from maskrcnn.training.worker import Job, train, train_worker
 from maskrcnn.weights import read_model
+from quick_graphs import skip_graph_optimisation
 
 CONFIG = ModelConfig(
     classes=CLASSES,
@@ -74,6 +75,9 @@ def make_job(images, logs, name, **changes):
 
 
 if __name__ == "__main__":
+    import keras  # noqa: F401  and with it the backend
+
+    skip_graph_optimisation()
     images, logs, runs = sys.argv[1:]
     for name, changes in json.loads(runs).items():
         job, place = make_job(images, logs, name, **changes), Place.from_environment()

@@ -157,8 +157,9 @@ def train_epoch(run: Run, stage: Stage, epoch: int, batches: Prefetcher, *, comp
     sums = defaultdict(float)
     started = told = time.monotonic()
     timed_from = (0, started)  # number of steps that were done, and when
+    time_used = run.time_used()
     for step in range(1, steps + 1):
-        run.model.optimizer.learning_rate = learning_rate(run, stage, epoch, step)
+        run.model.optimizer.learning_rate = learning_rate(settings, stage, epoch, step, time_used)
         losses = run.model.train_on_batch(next(batches), return_dict=True)
         for name, value in losses.items():
             sums[name] += float(value)
@@ -178,7 +179,8 @@ def train_epoch(run: Run, stage: Stage, epoch: int, batches: Prefetcher, *, comp
                 f"Epoch {epoch}/{settings.epochs}, step {step}/{steps}: loss {sums['loss'] / step:.3f}, "
                 f"{_pace(timed_from, step, now, settings, total - done)}, {memory.describe_use()}"
             )
-        if run.time_used() >= 1:
+        time_used = run.time_used()
+        if time_used >= 1:
             break
     pace = _pace(timed_from, step, time.monotonic(), settings, total - epoch * steps)
     losses = {name: value / step for name, value in sums.items()}
@@ -201,11 +203,10 @@ def train_epoch(run: Run, stage: Stage, epoch: int, batches: Prefetcher, *, comp
     )
 
 
-def learning_rate(run: Run, stage: Stage, epoch: int, step: int) -> float:
-    """The rate of a step, counted from 1 in its epoch."""
-    settings = run.settings
+def learning_rate(settings: TrainingSettings, stage: Stage, epoch: int, step: int, time_used: float) -> float:
+    """The rate of a step, counted from 1 in its epoch. time_used: share of the time budget."""
     done = (epoch - stage.first) * settings.steps_per_epoch + step - 1
-    share = learning_rate_share(done, stage.epochs * settings.steps_per_epoch, run.time_used())
+    share = learning_rate_share(done, stage.epochs * settings.steps_per_epoch, time_used)
     return settings.peak_learning_rate * stage.learning_rate_factor * share
 
 
