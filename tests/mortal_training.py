@@ -1,6 +1,6 @@
-"""Settings of a training whose second worker dies once, after the first step of epoch 3.
+"""Settings of a training whose second worker dies once, after the first step of epoch 2.
 
-By then the first worker, which takes part in each step, has saved epoch 2. Whoever unpickles these settings
+By then the first worker, which takes part in each step, has saved epoch 1. Whoever unpickles these settings
 imports this file, and with it `train_on_devices`: that is how both get into the workers.
 """
 
@@ -40,7 +40,7 @@ def mortal_train_epoch(run, stage, epoch, *arguments, **options):
     """`train_epoch`, which the second worker does not survive the first time."""
     import ray.train
 
-    if epoch == 3 and ray.train.get_context().get_world_rank() == 1:
+    if epoch == 2 and ray.train.get_context().get_world_rank() == 1:
         run = replace(run, reporter=Death(run.settings.logs / "died"))
     return train_epoch(run, stage, epoch, *arguments, **options)
 
