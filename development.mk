@@ -15,7 +15,7 @@ TEST_READY := $(call stamp,test,requirements-demo.txt requirements-test.txt)
 export PATH := $(VENV)/bin:$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test bench bench-detection bench-training grass lint
+.PHONY: demo test bench bench-detection bench-training bench-scaling grass lint
 
 demo: grass $(DEMO_READY)
 	python demo/run.py
@@ -31,9 +31,10 @@ test: grass $(TEST_READY) lint
 	KERAS_BACKEND=torch $(PYTEST) $(NETWORK_TESTS)
 	$(PYTEST)
 
+# bench-scaling takes longer than both: it is asked for by name
 bench: bench-detection bench-training
 
-bench-detection bench-training: bench-%: $(TEST_READY)
+bench-detection bench-training bench-scaling: bench-%: $(TEST_READY)
 	python benchmarks/$*.py $(BENCH_ARGS)
 
 lint: $(TEST_READY)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -21,8 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "lib"))
+from measuring import Reporter, describe_network, markdown, peak_megabytes
 
 from maskrcnn.data import rasters
 from maskrcnn.data.decoded import DecodedImages
@@ -47,16 +45,6 @@ class TimedPrefetcher(Prefetcher):
         item = super().__next__()
         self.calls.append((begun, time.monotonic()))
         return item
-
-
-class Reporter:
-    """Prints nothing but messages."""
-
-    def message(self, text: str) -> None:
-        print(text, flush=True)
-
-    def percent(self, done: int, total: int) -> None:
-        pass
 
 
 def draw_dataset(folder: Path, images: int, instances: int) -> None:
@@ -115,15 +103,7 @@ def main() -> None:
         dataset = split_dataset(open_dataset(folder, ["object"]), 0.25)
         opened = time.monotonic() - opened
         size = preparation.ImageSize(64, arguments.side, False)
-        config = preparation.describe_model(
-            dataset,
-            size,
-            backbone=arguments.backbone,
-            rois_per_image=64,
-            mini_mask_shape=None,
-            initial=None,
-            other_classes=False,
-        )
+        config = describe_network(dataset, size, backbone=arguments.backbone)
         settings = TrainingSettings(
             name="feeding",
             logs=Path(folder, "logs"),
@@ -143,20 +123,17 @@ def main() -> None:
         from maskrcnn.training import loop
 
         loop.Prefetcher = TimedPrefetcher
-        train(Job(dataset=dataset, config=config, size=size, settings=settings), Reporter())
+        job = Job(dataset=dataset, config=config, size=size, settings=settings)
+        train(job, Reporter(messages=sys.stdout))
         calls = np.array(TimedPrefetcher.calls[SKIPPED_STEPS : arguments.steps])
     step = (calls[-1, 0] - calls[0, 0]) / (len(calls) - 1)
     waiting = (calls[1:, 1] - calls[1:, 0]).mean()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     columns = ("backbone", "side", "images", "objects", "opening s", "making ms (decoding, kept)", "step s")
     columns = (*columns, "waiting ms", "waiting / step", "peak MB")
-    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     objects = dataset.instance_counts[0]
-    print(
-        f"| {arguments.backbone} | {arguments.side} | {arguments.images} | {objects} | {opened:.1f} "
-        f"| {1000 * decoding:.0f}, {1000 * making:.0f} | {step:.2f} | {1000 * waiting:.1f} "
-        f"| {waiting / step:.1%} | {peak:.0f} |"
-    )
+    cells = [arguments.backbone, arguments.side, arguments.images, objects, f"{opened:.1f}"]
+    cells += [f"{1000 * decoding:.0f}, {1000 * making:.0f}", f"{step:.2f}", f"{1000 * waiting:.1f}"]
+    print(markdown(columns, [[*cells, f"{waiting / step:.1%}", peak_megabytes()]]))
 
 
 if __name__ == "__main__":

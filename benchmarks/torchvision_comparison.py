@@ -18,24 +18,19 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
-import resource
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "lib"))
+import numpy as np
+from measuring import Clock, Reporter, describe_network, peak_megabytes
 
-import numpy as np  # noqa: E402
-
-from maskrcnn.data.formats import open_dataset  # noqa: E402
-from maskrcnn.data.scaling import scale_pixels  # noqa: E402
-from maskrcnn.training.preparation import ImageSize, describe_model, make_feed  # noqa: E402
-from maskrcnn.training.settings import TrainingSettings  # noqa: E402
+from maskrcnn.data.formats import open_dataset
+from maskrcnn.data.scaling import scale_pixels
+from maskrcnn.training.preparation import ImageSize, make_feed
+from maskrcnn.training.settings import TrainingSettings
 
 LOWEST_SCORE = 0.05  # torchvision's own default
 MOST_DETECTIONS = 100  # per image; COCO's AP counts no more
@@ -46,15 +41,7 @@ def prepare(arguments, folder: Path):
     """Dataset, model description and settings, the same for both programs."""
     dataset = open_dataset(arguments.dataset, arguments.classes.split(","))
     size = ImageSize(arguments.size, arguments.size, False)
-    config = describe_model(
-        dataset,
-        size,
-        backbone=arguments.backbone,
-        rois_per_image=arguments.rois,
-        mini_mask_shape=None,
-        initial=None,
-        other_classes=False,
-    )
+    config = describe_network(dataset, size, backbone=arguments.backbone, rois_per_image=arguments.rois)
     settings = TrainingSettings(
         name="comparison",
         logs=folder,
@@ -75,36 +62,15 @@ def anchor_count(config) -> int:
     return sum(height * width for height, width in sides) * len(config.anchor_ratios)
 
 
-class Clock:
-    """Elapsed and processor seconds between steps; the first step is apart."""
-
-    def __init__(self):
-        self.times = [(time.perf_counter(), time.process_time())]
-
-    def tick(self):
-        self.times.append((time.perf_counter(), time.process_time()))
-
-    def summary(self) -> dict:
-        elapsed, processor = np.diff(np.array(self.times), axis=0).T
-        return {
-            "first_step_s": round(float(elapsed[0]), 2),
-            "median_step_s": round(statistics.median(elapsed[1:]), 3),
-            "median_step_cpu_s": round(statistics.median(processor[1:]), 3),
-            "total_cpu_s": round(float(processor.sum()), 1),
-        }
-
-
-class Reporter:
-    """Counts the steps of the real training loop."""
-
-    def __init__(self, clock: Clock):
-        self.clock = clock
-
-    def message(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
-    def percent(self, done: int, total: int) -> None:
-        self.clock.tick()
+def summarise(clock: Clock) -> dict:
+    """Elapsed and processor seconds of the steps; the first one is apart."""
+    elapsed, processor = clock.steps()
+    return {
+        "first_step_s": round(float(elapsed[0]), 2),
+        "median_step_s": round(statistics.median(elapsed[1:]), 3),
+        "median_step_cpu_s": round(statistics.median(processor[1:]), 3),
+        "total_cpu_s": round(float(processor.sum()), 1),
+    }
 
 
 def train_ours(dataset, config, size, settings):
@@ -121,7 +87,7 @@ def train_ours(dataset, config, size, settings):
     network = build_network(config)
     feed = make_feed(dataset, config, size, settings, anchor_count(config))
     clock = Clock()
-    run_epochs(TrainingNetwork(network), config, feed, settings, Reporter(clock))
+    run_epochs(TrainingNetwork(network), config, feed, settings, Reporter(clock, sys.stderr))
     with settings.table_path.open(newline="") as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file)]
     detector = Detector(network)
@@ -288,8 +254,8 @@ def main(arguments: argparse.Namespace) -> None:
             detect, losses, clock = train_ours(dataset, config, size, settings)
         else:
             detect, losses, clock = train_torchvision(dataset, config, size, settings)
-        result = vars(arguments) | {"losses": [round(loss, 3) for loss in losses]} | clock.summary()
-        result["peak_MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        result = vars(arguments) | {"losses": [round(loss, 3) for loss in losses]} | summarise(clock)
+        result["peak_MB"] = peak_megabytes()
         print(json.dumps(result, default=str), flush=True)
         if not arguments.time_only:
             print(json.dumps(score(detect, dataset, config, arguments.annotations)))

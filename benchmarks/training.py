@@ -16,11 +16,7 @@ each sample shows some 20 objects.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import os
-import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -28,11 +24,19 @@ import tempfile
 import time
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "lib"), str(ROOT / "demo")]
-
-import numpy as np  # noqa: E402
+import numpy as np
+from measuring import (
+    RESULTS,
+    Clock,
+    Reporter,
+    describe_network,
+    draw_scenes,
+    machine,
+    markdown,
+    peak_megabytes,
+    software,
+    write_csv,
+)
 
 PROGRAMS = ("bare", "step")
 COLUMNS = (
@@ -50,37 +54,16 @@ COLUMNS = (
 )
 
 
-class Clock:
-    """Elapsed and processor time at the end of each step."""
-
-    def __init__(self):
-        self.times = [(time.perf_counter(), time.process_time())]
-
-    def tick(self) -> None:
-        self.times.append((time.perf_counter(), time.process_time()))
-
-    def summary(self) -> dict:
-        elapsed, processor = np.diff(np.array(self.times), axis=0).T
-        return {
-            "median_s": round(statistics.median(elapsed[1:]), 3),
-            "median_cpu_s": round(statistics.median(processor[1:]), 3),
-            "first_s": round(float(elapsed[0]), 1),
-            "peak_MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            "steps": len(elapsed) - 1,
-        }
-
-
-class Reporter:
-    """The training loop tells it about every step."""
-
-    def __init__(self, clock: Clock):
-        self._clock = clock
-
-    def message(self, text: str) -> None:
-        pass
-
-    def percent(self, done: int, total: int) -> None:
-        self._clock.tick()
+def summarise(clock: Clock) -> dict:
+    """Medians of the steps after the first."""
+    elapsed, processor = clock.steps()
+    return {
+        "median_s": round(statistics.median(elapsed[1:]), 3),
+        "median_cpu_s": round(statistics.median(processor[1:]), 3),
+        "first_s": round(float(elapsed[0]), 1),
+        "peak_MB": peak_megabytes(),
+        "steps": len(elapsed) - 1,
+    }
 
 
 def measure_bare(arguments) -> dict:
@@ -147,17 +130,17 @@ def measure_bare(arguments) -> dict:
     for _ in range(arguments.steps + 1):
         step()
         clock.tick()
-    return clock.summary()
+    return summarise(clock)
 
 
 def measure_step(arguments) -> dict:
     """The real loop over drawn scenes."""
-    from drawing import CLASSES, draw_scene, write_training_directory
+    from drawing import CLASSES
     from maskrcnn.data.formats import open_dataset
     from maskrcnn.network.model import build_network
     from maskrcnn.network.training import TrainingNetwork, anchor_count
     from maskrcnn.training import loop
-    from maskrcnn.training.preparation import ImageSize, describe_model, make_feed
+    from maskrcnn.training.preparation import ImageSize, make_feed
     from maskrcnn.training.settings import TrainingSettings
 
     waiting = []
@@ -173,21 +156,10 @@ def measure_step(arguments) -> dict:
 
     loop.Prefetcher = TimedPrefetcher
     with tempfile.TemporaryDirectory() as folder:
-        side = arguments.size + arguments.size // 2
-        for number in range(4):
-            scene = draw_scene(height=side, width=side, objects=side * side // 14000, seed=number)
-            write_training_directory(Path(folder, "scenes"), f"scene_{number}", scene)
+        draw_scenes(Path(folder, "scenes"), arguments.size)
         dataset = open_dataset(Path(folder, "scenes"), CLASSES)
         size = ImageSize(arguments.size, arguments.size, False)
-        config = describe_model(
-            dataset,
-            size,
-            backbone=arguments.backbone,
-            rois_per_image=64,
-            mini_mask_shape=None,
-            initial=None,
-            other_classes=False,
-        )
+        config = describe_network(dataset, size, backbone=arguments.backbone)
         settings = TrainingSettings(
             name="benchmark",
             logs=Path(folder),
@@ -200,7 +172,7 @@ def measure_step(arguments) -> dict:
         feed = make_feed(dataset, config, size, settings, anchor_count(config))
         clock = Clock()
         loop.run_epochs(TrainingNetwork(network), config, feed, settings, Reporter(clock))
-    summary = clock.summary()
+    summary = summarise(clock)
     total = clock.times[-1][0] - clock.times[1][0]
     return summary | {"waiting_share": round(sum(waiting[1:]) / total, 4)}
 
@@ -219,33 +191,16 @@ def run(program: str, backbone: str, precision: str, arguments) -> dict:
 
 def table(rows: list[dict]) -> str:
     """A line for each network."""
-    lines = [
-        "| backbone | precision | bare network s | step s | step / bare network | waiting for data "
-        "| first step s | peak MB, bare / step |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    header = ("backbone", "precision", "bare network s", "step s", "step / bare network", "waiting for data")
+    lines = []
     for bare, step in zip(rows[::2], rows[1::2], strict=True):
         seconds = [f"{row['median_s']:.2f} ({row['median_cpu_s']:.2f})" for row in (bare, step)]
         ratio, ratio_cpu = (step[key] / bare[key] for key in ("median_s", "median_cpu_s"))
         cells = [step["backbone"], step["precision"], *seconds, f"{ratio:.2f} ({ratio_cpu:.2f})"]
         cells += [f"{step['waiting_share']:.1%}", f"{step['first_s']:.0f}"]
         cells.append(f"{bare['peak_MB']} / {step['peak_MB']}")
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def machine() -> str:
-    """What this runs on, in a line."""
-    import keras
-
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return (
-        f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores{load}; "
-        f"Keras {keras.__version__} on {keras.backend.backend()}"
-    )
+        lines.append(cells)
+    return markdown((*header, "first step s", "peak MB, bare / step"), lines)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -265,7 +220,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=512, help="side of the images, pixels")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--steps", type=int, default=10, help="steps after the first")
-    parser.add_argument("--csv", type=Path, default=ROOT / "docs" / "benchmarks" / "training.csv")
+    parser.add_argument("--csv", type=Path, default=RESULTS / "training.csv")
     parser.add_argument("--measure", choices=PROGRAMS, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
@@ -279,7 +234,8 @@ def main(arguments: argparse.Namespace) -> None:
             measured = measure_bare(arguments) if arguments.measure == "bare" else measure_step(arguments)
         print(json.dumps(measured))
         return
-    print(f"{machine()}; {arguments.size} x {arguments.size}, batch {arguments.batch}", flush=True)
+    side = arguments.size
+    print(f"{machine()}; {software()}; {side} x {side}, batch {arguments.batch}", flush=True)
     if not has_bfloat16():
         print("No hardware for bfloat16 here: float32 only, unless --precisions asks for it.")
     rows = []
@@ -287,13 +243,9 @@ def main(arguments: argparse.Namespace) -> None:
         for precision in arguments.precisions:
             rows += [run(program, backbone, precision, arguments) for program in PROGRAMS]
             # after each network, so that an interrupted run keeps what it has
-            arguments.csv.parent.mkdir(parents=True, exist_ok=True)
-            with arguments.csv.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, fieldnames=COLUMNS)
-                writer.writeheader()
-                writer.writerows(rows)
+            write_csv(arguments.csv, rows, COLUMNS)
             print(f"{backbone} {precision} measured", file=sys.stderr, flush=True)
-    print(f"{machine()}, at the end\n")
+    print(f"{machine()}; {software()}, at the end\n")
     print(table(rows))
 
 

@@ -26,6 +26,7 @@ SLOW_FILES = [
         "training",
         "detect_module",
         "worker",
+        "benchmarks",
         "openvino",
         "weights",
     )

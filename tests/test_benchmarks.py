@@ -1,0 +1,153 @@
+"""The scaling experiments at the smallest size, and how they see what processes and GPUs use."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sampler
+import scaling
+
+SCALING = Path(__file__).parents[1] / "benchmarks" / "scaling.py"
+SMALL = ("--backbone", "resnet18", "--size", "64", "--steps", "1")
+# A process whose child keeps 100 MB and has used half a second of processor time when it says so
+BUSY_CHILD = """
+import sys, time
+kept = b"x" * 100_000_000
+while time.process_time() < 0.5:
+    pass
+print("busy", flush=True)
+sys.stdin.read()
+"""
+PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {BUSY_CHILD!r}])"
+
+
+def read(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def run_scaling(folder, *arguments):
+    command = [sys.executable, str(SCALING), *arguments, *SMALL, "--results", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="load is read from /proc")
+def test_an_experiment_prints_a_table_and_saves_csv_and_plot(tmp_path):
+    arguments = ("--work", "detect", "--images", "1", "2", "--backends", "tensorflow")
+    printed = run_scaling(tmp_path, "images", *arguments)
+    rows = read(tmp_path / "images.csv")
+    assert tuple(rows[0]) == scaling.COLUMNS
+    assert [(row["work"], row["images_per_device"], row["images"]) for row in rows] == [
+        ("detect", "1", "1"),
+        ("detect", "2", "2"),
+    ]
+    for row in rows:
+        assert float(row["seconds_per_image"]) > 0 and float(row["cpu_load"]) > 0
+        assert float(row["memory_MB"]) > 200 and not row["note"]
+        line = [value for value in row.values() if value]
+        assert f"| {' | '.join(line)} |" in printed
+    assert (tmp_path / "images.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_an_epoch_is_timed_on_devices_and_nodes(tmp_path):
+    pytest.importorskip("ray")
+    run_scaling(
+        tmp_path, "epoch", "--backends", "torch", "--devices", "2", "--nodes", "2", "--epoch-images", "2"
+    )
+    rows = read(tmp_path / "epoch.csv")
+    assert [(row["unit"], row["units"], row["images"]) for row in rows] == [
+        ("devices", "1", "2"),
+        ("devices", "2", "2"),
+        ("nodes", "2", "2"),
+    ]
+    assert all(float(row["epoch_s"]) > 0 and not row["note"] for row in rows)
+
+
+def test_the_first_failure_ends_a_series_and_rows_are_kept(tmp_path, monkeypatch, capsys):
+    def measure(run):
+        row = {"backend": run.backend, "work": run.work, "unit": run.unit, "images_per_device": run.images}
+        if run.work == "train" and run.images >= 4:
+            return row | {"note": "The memory does not suffice"}
+        if run.work == "detect" and run.images == 2:
+            raise KeyboardInterrupt
+        return row | {"seconds_per_image": 0.5}
+
+    monkeypatch.setattr(scaling, "measure", measure)
+    chosen = [
+        "images",
+        "--backends",
+        "tensorflow",
+        "--images",
+        "1",
+        "4",
+        "8",
+        "2",
+        "--results",
+        str(tmp_path),
+    ]
+    base = scaling.Run(work="", backend="", folder="", backbone="", size=64)
+    with pytest.raises(KeyboardInterrupt):
+        scaling.carry_out("images", scaling.parse(chosen), base)
+    rows = read(tmp_path / "images.csv")
+    assert [(row["work"], row["images_per_device"], row["note"]) for row in rows] == [
+        ("train", "1", ""),
+        ("train", "4", "The memory does not suffice"),
+        ("detect", "1", ""),
+        ("detect", "4", ""),
+        ("detect", "8", ""),
+    ]
+    printed = capsys.readouterr().out
+    assert "| tensorflow | train | devices | 4 |  | The memory does not suffice |" in printed
+    assert (tmp_path / "images.png").exists()
+
+
+def test_a_process_that_dies_is_a_row_with_a_note(tmp_path):
+    run = scaling.Run(work="train", backend="none", folder=str(tmp_path), backbone="resnet18", size=64)
+    row = scaling.measure(run)
+    assert row["backend"] == "none" and row["note"].startswith("failed: ")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_the_usage_of_a_process_is_that_of_its_descendants_too():
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "busy\n"
+        seconds, memory = sampler.usage([process.pid])
+        process.stdin.close()
+    assert 0.5 <= seconds < 5
+    assert 100 < memory < 300
+    assert sampler.usage([process.pid]) == (0, 0)  # it has ended
+
+
+def test_load_is_that_of_the_measured_part_and_memory_the_peak():
+    watched = sampler.Sampler([])
+    watched._usage = [(0.0, 0.0, 900.0), (10.0, 5.0, 400.0), (20.0, 25.0, 500.0)]
+    watched._gpus = [(when, np.array([[use, 2.0 * use], [0.0, 0.0]])) for when, use in ((9, 10), (15, 80))]
+    assert watched.summary(10.0, 20.0, gpus=1) == {
+        "cpu_load": 2.0,
+        "memory_MB": 900,
+        "gpu_use": 80,
+        "gpu_MB": 160,
+    }
+    assert watched.summary(10.0, 20.0, gpus=2)["gpu_use"] == 40
+    assert "gpu_use" not in watched.summary(10.0, 20.0, gpus=0)
+
+
+def test_gpus_are_asked_through_nvidia_smi(tmp_path, monkeypatch):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho '45, 1000'\necho '[N/A], 20'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    np.testing.assert_array_equal(sampler.gpu_usage(), [[45, 1000], [np.nan, 20]])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert sampler.gpu_usage().shape == (0, 2)
