@@ -43,5 +43,23 @@ def anchor_count(image_shape, ratios, strides=STRIDES):
     return len(ratios) * sum(int(np.prod(_level_shape(image_shape, stride))) for stride in strides)
 
 
+def surrounding_cells(image_shape, strides=STRIDES):
+    """For each cell of the pyramid the 3 x 3 cells around it, as a convolution sees them.
+
+    Cells are counted level by level and row by row: that of anchor i of `make_anchors` is i // ratios.
+
+    Returns:
+        (cells, 9) int32 NumPy array, ordered by y, x; -1 outside of the level.
+    """
+    levels, start = [], 0
+    for stride in strides:
+        rows, columns = _level_shape(image_shape, stride)
+        cells = np.pad(start + np.arange(rows * columns).reshape(rows, columns), 1, constant_values=-1)
+        around = [cells[y : y + rows, x : x + columns] for y in range(3) for x in range(3)]
+        levels.append(np.stack(around, axis=-1).reshape(-1, 9))
+        start += rows * columns
+    return np.concatenate(levels).astype(np.int32)
+
+
 def _level_shape(image_shape, stride):
     return tuple(-(-side // stride) for side in image_shape)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import keras
-from keras import layers
+from keras import layers, ops
+
+from maskrcnn.network.picking import gather_rows
 
 
 def build_region_proposal(channels: int, anchors_per_cell: int) -> keras.Model:
@@ -33,3 +35,38 @@ def build_region_proposal(channels: int, anchors_per_cell: int) -> keras.Model:
         )(shared)
         outputs.append(layers.Reshape((-1, values), dtype="float32", name=f"{name}_rows")(x))
     return keras.Model(features, outputs, name="rpn_model")
+
+
+def propose_at(rpn: keras.Model, cells, around, anchors):
+    """The head's outputs for some anchors.
+
+    Training compares a few hundred of many thousand anchors. The gradient through these alone is that through
+    the whole output, at a fraction of its cost, which is otherwise the largest of the network's parts.
+
+    Args:
+        rpn: see `build_region_proposal`.
+        cells: (B, cells, C), all levels of the pyramid in one row.
+        around: (cells, 9) int32, see `surrounding_cells`.
+        anchors: (B, n) int32.
+
+    Returns:
+        logits (B, n, 2) float32, deltas (B, n, 4) float32.
+    """
+    shared, *heads = (rpn.get_layer(name) for name in ("rpn_conv_shared", "rpn_class_raw", "rpn_bbox_pred"))
+    count, ratios = anchors.shape[1], heads[0].filters // 2
+    indices = ops.reshape(ops.take(around, anchors // ratios, axis=0), (-1, count * 9))
+    patches = gather_rows(cells, ops.maximum(indices, 0))
+    patches = ops.where((indices >= 0)[..., None], patches, 0)  # as the convolution's padding
+    x = ops.relu(_apply_once(shared, ops.reshape(patches, (-1, 9 * cells.shape[-1]))))
+    ratio = ops.one_hot(ops.reshape(anchors % ratios, (-1,)), ratios, dtype="float32")[..., None]
+    outputs = []
+    for head in heads:
+        values = ops.reshape(ops.cast(_apply_once(head, x), "float32"), (-1, ratios, head.filters // ratios))
+        outputs.append(ops.reshape(ops.sum(ratio * values, axis=1), (-1, count, values.shape[-1])))
+    return outputs
+
+
+def _apply_once(convolution, patches):
+    """A convolution's output where its kernel covers just the patch: (n, size * size * C) -> (n, filters)."""
+    kernel, bias = (ops.cast(values, patches.dtype) for values in (convolution.kernel, convolution.bias))
+    return ops.matmul(patches, ops.reshape(kernel, (-1, convolution.filters))) + bias

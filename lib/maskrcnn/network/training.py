@@ -14,8 +14,11 @@ from keras import ops
 from maskrcnn.config import ModelConfig
 from maskrcnn.network import anchors, losses
 from maskrcnn.network.boxes import normalise_boxes
-from maskrcnn.network.model import MaskRCNN, foreground_scores, normalised_anchors, pyramid_cells
+from maskrcnn.network.model import MaskRCNN, foreground_scores, normalised_anchors
+from maskrcnn.network.picking import best_indices, gather_rows
 from maskrcnn.network.proposals import select_proposals
+from maskrcnn.network.region_proposal import propose_at
+from maskrcnn.network.roi_pooling import flatten_pyramid
 from maskrcnn.network.targets import anchor_targets, roi_targets
 
 LOSSES = (
@@ -68,6 +71,7 @@ class TrainingNetwork(keras.Model):
         self._normalised_anchors = self._constant(
             "normalised_anchors", normalised_anchors(network.anchors(), config.image_shape)
         )
+        self._around = self._constant("around", anchors.surrounding_cells(config.image_shape))
         self._loss_metrics = {name: keras.metrics.Mean(name=name) for name in LOSSES}
         self.built = True
 
@@ -75,7 +79,7 @@ class TrainingNetwork(keras.Model):
         return self.add_weight(
             name=name,
             shape=values.shape,
-            dtype="float32",
+            dtype=str(values.dtype),
             autocast=False,
             trainable=False,
             initializer=lambda shape, dtype: ops.convert_to_tensor(values, dtype),
@@ -92,7 +96,14 @@ class TrainingNetwork(keras.Model):
         normalise_by_batch = training and self.network.train_batch_norm
         pyramid, rpn_logits, rpn_deltas = self.network(batch["images"], training=normalise_by_batch)
         targets = self.targets(batch, rpn_logits, rpn_deltas)
-        cells = pyramid_cells(pyramid)
+        cells = flatten_pyramid(pyramid)
+        compared = best_indices(
+            ops.cast(targets.match != 0, "float32"), min(config.anchors_per_image, self._anchors.shape[0])
+        )
+        match, anchor_deltas = (
+            gather_rows(values, compared) for values in (targets.match, targets.anchor_deltas)
+        )
+        rpn_logits, rpn_deltas = propose_at(self.network.rpn, cells, self._around, compared)
         logits, deltas = self.network.classify(
             cells, targets.rois, config.image_shape, training=normalise_by_batch
         )
@@ -103,8 +114,8 @@ class TrainingNetwork(keras.Model):
         )
         trained = [variable for variable in self.network.trainable_variables if not _is_scale(variable)]
         return {
-            "rpn_class_loss": losses.rpn_class_loss(targets.match, rpn_logits),
-            "rpn_box_loss": losses.rpn_box_loss(targets.match, targets.anchor_deltas, rpn_deltas),
+            "rpn_class_loss": losses.rpn_class_loss(match, rpn_logits),
+            "rpn_box_loss": losses.rpn_box_loss(match, anchor_deltas, rpn_deltas),
             "mrcnn_class_loss": losses.class_loss(targets.class_ids, logits),
             "mrcnn_box_loss": losses.box_loss(targets.class_ids, targets.roi_deltas, deltas),
             "mrcnn_mask_loss": losses.mask_loss(
