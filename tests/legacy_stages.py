@@ -421,7 +421,8 @@ def target_stages(training: TrainingNetwork) -> list[Comparison]:
     known, batch, config = reference("training_step"), training_batch(), training.network.config
     ours = targets.roi_targets(
         ops.convert_to_tensor(known["out_rpn_rois"]),
-        *(ops.convert_to_tensor(batch[name]) for name in ("class_ids", "boxes", "masks", "roi_noise")),
+        *(ops.convert_to_tensor(batch[name]) for name in ("class_ids", "boxes", "masks")),
+        ops.zeros((1, config.proposals_training)),
         image_shape=config.image_shape,
         count=config.rois_per_image,
         positive_share=config.positive_roi_share,

@@ -8,9 +8,12 @@ import pytest
 from keras import ops
 
 from maskrcnn.config import ModelConfig
+from maskrcnn.network.anchors import surrounding_cells
 from maskrcnn.network.inference import MASK_CHUNK, DenseParts, Detector, compiled_parts
 from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.model import build_network, pyramid_cells
+from maskrcnn.network.region_proposal import propose_at
+from maskrcnn.network.roi_pooling import flatten_pyramid
 from maskrcnn.network.stages import set_trainable
 from maskrcnn.network.training import LOSSES, TrainingNetwork, anchor_count
 from on_backend import gradients
@@ -55,7 +58,7 @@ def detector(network, parts):
     return Detector(network, parts)
 
 
-# JAX compiles every operation of an uncompiled call on its own, for each shape, which takes a minute
+# JAX compiles every operation of an uncompiled call on its own, and whole networks for long: minutes
 not_on_jax = pytest.mark.skipif(
     keras.backend.backend() == "jax", reason="slow on JAX, and the backend has no say in it"
 )
@@ -155,6 +158,30 @@ def test_stages_train_their_layers(network):
     assert trained_layers(network) == {name.split("/")[0] for name in variables_of(network)}
     with pytest.raises(ValueError, match=r"heads, 4\+, all, received '3\+'"):
         set_trainable(network, "3+")
+
+
+@not_on_jax
+def test_single_anchors_get_what_the_proposal_head_gives_for_all(network):
+    pyramid, *expected = network(random_images())
+    anchors = np.random.default_rng(4).permuted(np.tile(np.arange(expected[0].shape[1]), (2, 1)), axis=1)
+    around = ops.convert_to_tensor(surrounding_cells(SHAPE))
+    cells = flatten_pyramid(pyramid)
+    found = propose_at(network.rpn, cells, around, ops.convert_to_tensor(anchors, dtype="int32"))
+    for values, whole in zip(found, expected, strict=True):
+        whole = np.take_along_axis(ops.convert_to_numpy(whole), anchors[..., None], axis=1)
+        np.testing.assert_allclose(ops.convert_to_numpy(values), whole, rtol=1e-4, atol=1e-5)
+
+
+@not_on_jax
+def test_labelled_boxes_are_among_the_regions_to_learn_from(network):
+    batch = training_batch(network.config)
+    _, logits, deltas = network(batch["images"])
+    targets = TrainingNetwork(network).targets(batch, logits, deltas)
+    rois, class_ids = (ops.convert_to_numpy(values) for values in (targets.rois, targets.class_ids))
+    boxes = batch["boxes"] / np.array([*SHAPE, *SHAPE], np.float32)
+    for image, slot in ((0, 0), (1, 0), (1, 1)):
+        same = np.abs(rois[image] - boxes[image, slot]).max(axis=-1) < 0.01
+        assert class_ids[image][same].tolist() == [batch["class_ids"][image, slot]]
 
 
 @not_on_jax
@@ -350,6 +377,7 @@ def losses_in_training(training, batch):
     return apply(*([variable.value for variable in part] for part in variables), batch)
 
 
+@not_on_jax
 def test_bfloat16_computes_boxes_and_losses_in_float32(network, detector, bfloat16):
     half = small_network()
     for name, variable in variables_of(half).items():
