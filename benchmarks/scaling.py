@@ -146,13 +146,15 @@ class Process:
                 preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if run.unit == "threads" else None,
             )
         self.number, self._log = self._process.pid, log
+        self._result: dict | None = None
 
-    def wait_for(self, word: str) -> str | None:
-        """The rest of the line that begins with a word; None if the process ends without one."""
+    def wait(self) -> None:
+        """Wait until it is ready, or through."""
         for line in self._process.stdout:
-            if line.startswith(word):
-                return line.removeprefix(word)
-        return None
+            if line.startswith("RESULT"):
+                self._result = json.loads(line.removeprefix("RESULT"))
+            if line.startswith(("RESULT", "READY")):
+                break
 
     def begin(self) -> None:
         """Let it go on after READY."""
@@ -162,9 +164,10 @@ class Process:
 
     def result(self) -> dict:
         """What it measured; a note why there is nothing."""
-        found = self.wait_for("RESULT")
-        if found is not None:
-            return json.loads(found)
+        if self._result is None:
+            self.wait()
+        if self._result is not None:
+            return self._result
         code = self._process.wait()
         if code < 0:
             return {"note": f"killed ({signal.Signals(-code).name}): the main memory may not suffice"}
@@ -196,7 +199,7 @@ def measure(run: Run) -> dict:
         sampler = stack.enter_context(Sampler([process.number for process in processes]))
         if run.work == "detect":
             for process in processes:
-                process.wait_for("READY")
+                process.wait()
             for process in processes:
                 process.begin()
         results = [process.result() for process in processes]
@@ -269,7 +272,7 @@ def draw(path: Path, experiment: Experiment, rows: Sequence[dict]) -> None:
 
 
 def carry_out(name: str, arguments: argparse.Namespace, base: Run) -> int:
-    """Make an experiment's measurements and print its table; returns how many failed."""
+    """Make an experiment's measurements and print its table; returns how many failed, but for memory."""
     experiment, rows, ended = EXPERIMENTS[name], [], set()
     try:
         for run in experiment.plan(arguments, base):
@@ -287,7 +290,7 @@ def carry_out(name: str, arguments: argparse.Namespace, base: Run) -> int:
             print(f"{name}: {run.backend}, {run.work}, {where}: {said}", file=sys.stderr, flush=True)
     finally:
         print(f"\n{name}\n\n{table(rows)}" if rows else f"{name}: nothing was measured", flush=True)
-    return sum("note" in row for row in rows) - len(ended)
+    return sum("memory" not in row.get("note", "memory") for row in rows)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -348,6 +351,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Ended"))  # so that no process is left behind
     try:
         main(parse(sys.argv[1:]))
     except KeyboardInterrupt:

@@ -228,9 +228,12 @@ def main(run: Run) -> None:
     except Exception as error:
         from maskrcnn.training import memory
 
-        if not isinstance(error, MaskRCNNError) and not memory.is_exhausted(error):
+        note = str(error).partition("\n")[0]
+        if memory.is_exhausted(error):
+            note = f"The memory does not suffice: {note}"
+        elif not isinstance(error, MaskRCNNError):
             raise
-        found = {"note": str(error).splitlines()[0]}
+        found = {"note": note}
     print("RESULT", json.dumps(found), flush=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import sampler
 import scaling
+import scaling_run
 
 SCALING = Path(__file__).parents[1] / "benchmarks" / "scaling.py"
 SMALL = ("--backbone", "resnet18", "--size", "64", "--steps", "1")
@@ -113,6 +115,16 @@ def test_a_process_that_dies_is_a_row_with_a_note(tmp_path):
     run = scaling.Run(work="train", backend="none", folder=str(tmp_path), backbone="resnet18", size=64)
     row = scaling.measure(run)
     assert row["backend"] == "none" and row["note"].startswith("failed: ")
+
+
+def test_too_little_memory_is_a_note(monkeypatch, capsys):
+    def train(run):
+        raise MemoryError("640 PB asked for")
+
+    monkeypatch.setattr(scaling_run, "train", train)
+    scaling_run.main(scaling.Run(work="train", backend="", folder="", backbone="", size=64))
+    result = {"note": "The memory does not suffice: 640 PB asked for"}
+    assert capsys.readouterr().out == f"RESULT {json.dumps(result)}\n"
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
