@@ -14,6 +14,7 @@ TEST_READY := $(call stamp,test,requirements-demo.txt requirements-test.txt)
 
 export PATH := $(VENV)/bin:$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
+export JAX_COMPILATION_CACHE_DIR ?= $(CACHE)/jax
 
 .PHONY: demo test bench bench-detection bench-training bench-scaling grass lint
 
