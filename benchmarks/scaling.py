@@ -39,7 +39,7 @@ END_SECONDS = 20  # for a process to end by itself after Ctrl-C
 LOAD = ("gpu_use", "gpu_MB", "cpu_load", "memory_MB")
 COLUMNS = (
     *("backend", "work", "unit", "units", "images_per_device", "images"),
-    *("first_s", "median_step_s", "seconds_per_image", "epoch_s"),
+    *("first_s", "median_step_s", "seconds_per_image", "cpu_s_per_image", "epoch_s"),
     *LOAD,
     *("measured_s", "devices", "note"),
 )
@@ -222,6 +222,8 @@ def make_row(run: Run, results: Sequence[dict], sampler: Sampler) -> dict:
         row["first_s"] = max(one["first_s"] for one in results)
     if not run.cluster:  # what happens on its nodes is not seen from here
         row |= sampler.summary(begun, ended, gpus=0 if "CPU" in row["devices"].upper() else run.device_count)
+    if "cpu_load" in row:
+        row["cpu_s_per_image"] = row["cpu_load"] * row["measured_s"] / row["images"]
     return {name: rounded(row[name]) for name in COLUMNS if name in row}
 
 
@@ -242,7 +244,10 @@ def table(rows: Sequence[dict]) -> str:
 
 
 def draw(path: Path, experiment: Experiment, rows: Sequence[dict]) -> None:
-    """Save the plot: a panel for each kind of work, a line for each backend and kind of unit."""
+    """Save the plot: a panel for each kind of work, a line for each backend and kind of unit.
+
+    Dotted beside seconds per image, where no GPU works: processor seconds, which depend less on other work.
+    """
     from matplotlib.figure import Figure
 
     rows = [row for row in rows if row.get(experiment.shown) is not None]
@@ -252,15 +257,19 @@ def draw(path: Path, experiment: Experiment, rows: Sequence[dict]) -> None:
         lines: dict[str, list[tuple]] = {}
         for row in rows:
             if row["work"] == work:
-                point = row[experiment.across], row[experiment.shown]
+                processor = None if row.get("gpu_MB") else row.get("cpu_s_per_image")
+                point = row[experiment.across], row[experiment.shown], processor
                 lines.setdefault(f"{row['backend']}, {row['unit']}", []).append(point)
         for label, points in lines.items():
-            x, y = zip(*points, strict=True)
+            x, y, processor = zip(*points, strict=True)
             if experiment.across == "backend":
-                axes.bar(x, y)
+                colour = axes.bar(x, y, alpha=0.6).patches[0].get_facecolor()
             else:
-                axes.plot(x, y, marker="o", label=label)
-                axes.set_xticks(sorted({x for points in lines.values() for x, _ in points}))
+                (line,) = axes.plot(x, y, marker="o", label=label)
+                colour = line.get_color()
+                axes.set_xticks(sorted({x for points in lines.values() for x, *_ in points}))
+            if experiment.shown == "seconds_per_image" and None not in processor:
+                axes.plot(x, processor, ":", marker="s", color=colour)
         axes.set_title(work)
         axes.set_xlabel(experiment.across.replace("_", " "))
         axes.set_ylabel(experiment.shown.replace("_", " "))
