@@ -148,11 +148,11 @@ def working_nodes() -> tuple[Node, ...]:
     return tuple(sorted(nodes, key=lambda node: (node.address, node.id)))
 
 
-def on_node(node: Node, *, soft: bool = False):
+def on_node(node_id: str, *, soft: bool = False):
     """Ray's scheduling strategy that puts a task or actor on a node; soft: another one if it is gone."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    return NodeAffinitySchedulingStrategy(node.id, soft=soft)
+    return NodeAffinitySchedulingStrategy(node_id, soft=soft)
 
 
 def installed(packages: Sequence[str]) -> dict[str, str]:
@@ -180,7 +180,7 @@ def check_nodes(nodes: Sequence[Node], here: Mapping[str, str]) -> None:
     import ray
 
     ask = ray.remote(num_cpus=0, max_retries=0)(installed)
-    answers = {ask.options(scheduling_strategy=on_node(node)).remote(tuple(here)): node for node in nodes}
+    answers = {ask.options(scheduling_strategy=on_node(node.id)).remote(tuple(here)): node for node in nodes}
     ready, silent = ray.wait(list(answers), num_returns=len(answers), timeout=CHECK_SECONDS)
     faults = [f"{answers[one].address} does not answer" for one in silent]
     for answer in ready:

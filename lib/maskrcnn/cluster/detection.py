@@ -157,7 +157,7 @@ class ClusterWorkers:
             num_cpus=min(RESERVED_CPUS, place.node.cpus),
             num_gpus=place.gpus,
             max_restarts=0,
-            scheduling_strategy=on_node(place.node, soft=True),
+            scheduling_strategy=on_node(place.node.id, soft=True),
         )
         worker = _Worker(place, actor.remote(network.settings, place.threads), starts)
         reference = worker.actor.load.remote(self._content, network.config, network.keras_only)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from maskrcnn.cluster.connection import Cluster
+from maskrcnn.cluster.connection import Cluster, on_node
 from maskrcnn.cluster.prepare import check_portable
 from maskrcnn.devices.place import Place, free_address
 from maskrcnn.errors import ClusterError, MaskRCNNError
@@ -89,7 +89,8 @@ def train_on_cluster(job: Job, reporter, cluster: Cluster):
 
     check_portable(job.dataset)
     team = plan_team(cluster, job.settings.device_count, configured_backend())
-    mailbox = ray.remote(num_cpus=0)(Mailbox).remote()
+    here = ray.get_runtime_context().get_node_id()  # any other node may die
+    mailbox = ray.remote(num_cpus=0, scheduling_strategy=on_node(here))(Mailbox).remote()
     folder = job.settings.logs / f".{job.settings.name}.ray"  # by it Ray sees that all nodes share the logs
     resources = {"CPU": CPUS_PER_WORKER} | ({"GPU": team.gpus} if team.gpus else {})
     trainer = DataParallelTrainer(
