@@ -116,8 +116,6 @@ def train_on_nodes(run: Run) -> dict:
 def ray_nodes(count: int) -> Iterator[str]:
     """Ray nodes on this machine, with one CPU each; gives their address."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    # where nodes share busy cores, Ray's one minute does not suffice: it would begin again and again
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 100 * 2**20, "include_dashboard": False}

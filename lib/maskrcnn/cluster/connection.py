@@ -20,6 +20,7 @@ from maskrcnn.packages import PIP_NAMES, configured_backend
 PROBE_SECONDS = 5  # for a connection to the address
 ANSWER_SECONDS = 20  # for a cluster to answer at an address that takes connections
 CHECK_SECONDS = 90  # for all nodes to say what is installed; their first process starts meanwhile
+START_SECONDS = 600  # for all workers of a training to start; Ray's one minute is short on busy nodes
 PACKAGES = ("keras", "numpy", "h5py", "rasterio", "scipy")  # that all work needs, beside Keras' backend
 DISTRIBUTIONS = {"tensorflow": ("tensorflow", "tensorflow-cpu")}  # where an import has other names
 # What must have one version everywhere: networks must compute the same on all nodes.
@@ -67,7 +68,11 @@ def connect(address: str, packages: Sequence[str] = ()) -> Iterator[Cluster]:
     backend = configured_backend()
     environment = {
         "py_modules": [str(Path(maskrcnn.__file__).parent)],
-        "env_vars": {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"},
+        "env_vars": {
+            "KERAS_BACKEND": backend,
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(START_SECONDS),
+        },
     }
     try:
         ray.init(address=address, runtime_env=environment, logging_level="error", log_to_driver=False)
