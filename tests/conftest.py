@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,11 @@ def pytest_collection_modifyitems(items):
     items.sort(
         key=lambda item: SLOW_FILES.index(item.path.name) if item.path.name in SLOW_FILES else len(SLOW_FILES)
     )
+
+
+def pytest_configure():
+    # shells start background jobs with Ctrl-C ignored, and modules that the tests start would inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish():
