@@ -47,10 +47,6 @@ def pytest_configure():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_finish():
-    skip_graph_optimisation()
-
-
 @pytest.fixture(scope="session")
 def grass_folder(tmp_path_factory) -> Path:
     """Where projects, sessions and addons of this test run lie."""
@@ -112,6 +108,14 @@ save_model(sys.argv[1], legacy_layout(build_network(config)), config)
     path = grass_folder / "tiny.h5"
     subprocess.run([sys.executable, "-c", code, str(path)], check=True, cwd=Path(__file__).parents[1] / "lib")
     return path
+
+
+@pytest.fixture(scope="module")
+def quick_graphs():
+    """TensorFlow does not optimise graphs; it does again afterwards, for results differ in the last digit."""
+    skip_graph_optimisation()
+    yield
+    skip_graph_optimisation(False)
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 
-def skip_graph_optimisation() -> None:
-    """Have TensorFlow, if it is imported, run graphs as they are."""
+def skip_graph_optimisation(skip: bool = True) -> None:
+    """Have TensorFlow, if it is imported, run graphs as they are, or no longer."""
     if "tensorflow" in sys.modules:
         import tensorflow
 
-        tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+        tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": skip})

@@ -101,7 +101,7 @@ def test_maps_that_do_not_fit_are_errors_that_name_them(bands, names, words):
     bands.calc("far = 1")
     bands.run("g.region", "n=50", "s=0", "w=100", "e=140", "res=10")
     done = bands.python(READ, names, check=False)
-    assert done.returncode and "SceneError" in done.stderr and words in done.stderr
+    assert done.returncode and "maskrcnn.errors." in done.stderr and words in done.stderr
 
 
 def test_negative_values_keep_their_sign(bands):

@@ -19,6 +19,7 @@ from maskrcnn.training.loop import run_epochs
 from maskrcnn.training.settings import TrainingSettings
 from maskrcnn.training.worker import Silence
 
+pytestmark = pytest.mark.usefixtures("quick_graphs")
 SIDE = 64  # pixels
 STEPS = 80
 

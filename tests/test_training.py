@@ -25,6 +25,8 @@ from maskrcnn.training.settings import TrainingSettings
 from maskrcnn.weights import load_weights, read_model
 from model_files import weights_of
 
+pytestmark = pytest.mark.usefixtures("quick_graphs")
+
 
 class Quiet:
     def __init__(self):
