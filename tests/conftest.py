@@ -29,7 +29,6 @@ SLOW_FILES = [
         "benchmarks",
         "detect_module",
         "worker",
-        "benchmarks",
         "openvino",
         "weights",
     )
