@@ -15,32 +15,28 @@ seconds do, but mean nothing on a GPU.
 from __future__ import annotations
 
 import argparse
-import csv
 import functools
-import os
-import platform
 import statistics
 import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "lib"))
+from measuring import RESULTS, machine, software, write_csv  # before Keras: it sets TensorFlow's log level
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-from keras import ops  # noqa: E402
+# isort: split
+import keras
+import numpy as np
+from keras import ops
 
-from maskrcnn.config import ModelConfig  # noqa: E402
-from maskrcnn.data.scaling import scale_pixels  # noqa: E402
-from maskrcnn.detection.pipeline import DetectionSettings, detect_scene  # noqa: E402
-from maskrcnn.detection.scene import ArrayScene  # noqa: E402
-from maskrcnn.network.heads import BOX_POOL_SIZE, MASK_POOL_SIZE  # noqa: E402
-from maskrcnn.network.inference import MASK_CHUNK, Detector, compiled_parts  # noqa: E402
-from maskrcnn.network.model import build_network  # noqa: E402
-from maskrcnn.network.openvino import default_precision, gpu_in_use, openvino_parts, openvino_version  # noqa: E402
+from maskrcnn.config import ModelConfig
+from maskrcnn.data.scaling import scale_pixels
+from maskrcnn.detection.pipeline import DetectionSettings, detect_scene
+from maskrcnn.detection.scene import ArrayScene
+from maskrcnn.network.heads import BOX_POOL_SIZE, MASK_POOL_SIZE
+from maskrcnn.network.inference import MASK_CHUNK, Detector, compiled_parts
+from maskrcnn.network.model import build_network
+from maskrcnn.network.openvino import default_precision, gpu_in_use, openvino_parts, openvino_version
 
 STEPS = ("network", "detector", "tile")
 
@@ -172,21 +168,10 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def machine() -> str:
-    """What this ran on, in a line."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [
-            line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line
-        ]
-        model = names[0] if names else model
-    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return (
-        f"{model}, {os.cpu_count()} cores{load}{', GPU' if gpu_in_use() else ''}; "
-        f"Keras {keras.__version__} on {keras.backend.backend()}, "
-        f"OpenVINO {openvino_version() or 'not installed'}"
-    )
+def programs() -> str:
+    """What this ran with, in a line."""
+    openvino = openvino_version() or "not installed"
+    return f"{machine()}{', GPU' if gpu_in_use() else ''}; {software()}, OpenVINO {openvino}"
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -207,25 +192,21 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--detections", type=int, default=30, help="detections per tile")
-    parser.add_argument("--csv", type=Path, default=ROOT / "docs" / "benchmarks" / "detection.csv")
+    parser.add_argument("--csv", type=Path, default=RESULTS / "detection.csv")
     return parser.parse_args(arguments)
 
 
 def main(arguments: argparse.Namespace) -> None:
-    print(machine(), flush=True)
+    print(programs(), flush=True)
     rows = []
     for size in arguments.sizes:
         for backbone in arguments.backbones:
             for precision in arguments.precisions:
                 rows += measure(backbone, size, precision, arguments)
                 # after each network, so that an interrupted run keeps what it has
-                arguments.csv.parent.mkdir(parents=True, exist_ok=True)
-                with arguments.csv.open("w", newline="", encoding="utf-8") as file:
-                    writer = csv.DictWriter(file, fieldnames=list(Row.__dataclass_fields__))
-                    writer.writeheader()
-                    writer.writerows(asdict(row) for row in rows)
+                write_csv(arguments.csv, map(asdict, rows), list(Row.__dataclass_fields__))
                 print(f"{backbone} {size} {precision} measured", file=sys.stderr, flush=True)
-    print(f"{machine()}, at the end\n")
+    print(f"{programs()}, at the end\n")
     print(table(rows))
 
 
