@@ -110,10 +110,10 @@ def cable_bytes() -> int:
 
 def drive(arguments, folder: Path) -> list[dict]:
     """The work itself, in the namespace of the head; returns the rows of the table."""
-    from maskrcnn.cluster.connection import connect
-    from maskrcnn.cluster.prepare import write_dataset
-    from maskrcnn.data import shard_writing
-    from maskrcnn.data.formats import open_dataset
+    from ann.cluster.connection import connect
+    from ann.cluster.prepare import write_dataset
+    from ann.data.readers import shard_writing
+    from ann.data.readers.formats import open_dataset
 
     shard_writing.SHARD_BYTES = 8 * 2**20  # so that a small dataset makes several shards
     rows: list[dict] = []
@@ -158,7 +158,7 @@ def drive(arguments, folder: Path) -> list[dict]:
 
 def measure_tiles(dataset, side: int) -> int:
     """Number of tiles that a dataset is cut into."""
-    from maskrcnn.data.shard_writing import even_windows
+    from ann.data.readers.shard_writing import even_windows
 
     images = (*dataset.images, *dataset.validation)
     return sum(len(even_windows(image.height, image.width, side)) for image in images)
@@ -166,7 +166,7 @@ def measure_tiles(dataset, side: int) -> int:
 
 def compare_shards(folder: Path, classes: list[str]) -> None:
     """All tiles of both sets are the same."""
-    from maskrcnn.data.formats import open_dataset
+    from ann.data.readers.formats import open_dataset
 
     sets = [open_dataset(folder / name, classes) for name in ("here", "there")]
     pairs = zip(*((*one.images, *one.validation) for one in sets), strict=True)
@@ -179,10 +179,10 @@ def make_model(path: Path, bands: int, classes: list[str]) -> None:
     """A model file of random weights."""
     import keras
 
+    from ann.weights import save_model
     from maskrcnn.config import ModelConfig
     from maskrcnn.network.layout import legacy_layout
     from maskrcnn.network.model import build_network
-    from maskrcnn.weights import save_model
 
     keras.utils.set_random_seed(1)
     config = ModelConfig(
@@ -199,13 +199,13 @@ def make_model(path: Path, bands: int, classes: list[str]) -> None:
 
 def detect(arguments, folder: Path, cluster, measure) -> None:
     """Detect in all scenes: here, on two nodes that read the files, and with pixels that are sent to them."""
-    from maskrcnn.cluster.detection import Network, start_workers
-    from maskrcnn.cluster.tile_worker import SceneFile
-    from maskrcnn.detection.files import FileScene
-    from maskrcnn.detection.pipeline import DetectionSettings, detect_scene, find_by_workers
-    from maskrcnn.detection.tiles import cut_tiles
+    from ann.cluster.detection import Network, start_workers
+    from ann.cluster.tile_worker import SceneFile
+    from ann.inference.files import FileScene
+    from ann.inference.pipeline import DetectionSettings, detect_scene, find_by_workers
+    from ann.inference.tiles import cut_tiles
+    from ann.weights import read_model
     from maskrcnn.detector import load_detectors
-    from maskrcnn.weights import read_model
 
     paths = sorted(
         str(path) for path in Path(arguments.scenes).iterdir() if path.suffix in (".tif", ".jpg", ".png")
@@ -284,7 +284,7 @@ def train(folder: Path, classes: list[str], measure) -> None:
 
 def read_weights(path: Path) -> dict[tuple[str, int], np.ndarray]:
     """All arrays of a model file."""
-    from maskrcnn.weights import read_model
+    from ann.weights import read_model
 
     model = read_model(path)
     return {
@@ -296,13 +296,13 @@ def read_weights(path: Path) -> dict[tuple[str, int], np.ndarray]:
 
 def train_once(arguments) -> None:
     """One of the trainings of `train`, in a process of its own."""
-    from maskrcnn.cluster.connection import connect
-    from maskrcnn.cluster.training import train_on_cluster
-    from maskrcnn.data.formats import open_dataset
-    from maskrcnn.training import preparation
-    from maskrcnn.training.settings import TrainingSettings
-    from maskrcnn.training.worker import Job
-    from maskrcnn.training.worker import train as train_here
+    from ann.cluster.connection import connect
+    from ann.cluster.training import train_on_cluster
+    from ann.data.readers.formats import open_dataset
+    from ann.training import preparation
+    from ann.training.settings import TrainingSettings
+    from ann.training.worker import Job
+    from ann.training.worker import train as train_here
 
     run = json.loads(arguments.training)
     count = 2 if run["address"] else 1

@@ -29,10 +29,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from ann.data.samples.scaling import scale_pixels
+from ann.inference.pipeline import DetectionSettings, detect_scene
+from ann.inference.scene import ArrayScene
 from maskrcnn.config import ModelConfig
-from maskrcnn.data.scaling import scale_pixels
-from maskrcnn.detection.pipeline import DetectionSettings, detect_scene
-from maskrcnn.detection.scene import ArrayScene
 from maskrcnn.network.heads import BOX_POOL_SIZE, MASK_POOL_SIZE
 from maskrcnn.network.inference import MASK_CHUNK, Detector, compiled_parts
 from maskrcnn.network.model import build_network

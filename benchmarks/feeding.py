@@ -22,14 +22,14 @@ import numpy as np
 import rasterio
 from measuring import Reporter, describe_network, markdown, peak_megabytes
 
-from maskrcnn.data import rasters
-from maskrcnn.data.decoded import DecodedImages
-from maskrcnn.data.formats import open_dataset
-from maskrcnn.data.prefetch import Prefetcher
-from maskrcnn.data.split import split_dataset
-from maskrcnn.training import preparation
-from maskrcnn.training.settings import TrainingSettings
-from maskrcnn.training.worker import Job, train
+from ann.data.pixels import rasters
+from ann.data.pixels.decoded import DecodedImages
+from ann.data.readers.formats import open_dataset
+from ann.data.samples.prefetch import Prefetcher
+from ann.data.split import split_dataset
+from ann.training import preparation
+from ann.training.settings import TrainingSettings
+from ann.training.worker import Job, train
 
 IMAGE_SIDE = 1024
 SKIPPED_STEPS = 2  # TensorFlow compiles in the first one
@@ -120,7 +120,7 @@ def main() -> None:
         making_time(feed, 0, 40)
         making = making_time(feed, 0, 20)
 
-        from maskrcnn.training import loop
+        from ann.training import loop
 
         loop.Prefetcher = TimedPrefetcher
         job = Job(dataset=dataset, config=config, size=size, settings=settings)

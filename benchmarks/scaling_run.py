@@ -70,12 +70,12 @@ def prepare(run: Run) -> dict:
     """Write scenes, and a model of random weights, from which all others start."""
     import keras
 
+    from ann.data.readers.formats import open_dataset
+    from ann.training.preparation import ImageSize
+    from ann.weights import save_model
     from drawing import CLASSES
-    from maskrcnn.data.formats import open_dataset
     from maskrcnn.network.layout import legacy_layout
     from maskrcnn.network.model import build_network
-    from maskrcnn.training.preparation import ImageSize
-    from maskrcnn.weights import save_model
 
     folder = Path(run.folder)
     draw_scenes(folder / "scenes", run.size)
@@ -88,7 +88,7 @@ def prepare(run: Run) -> dict:
 
 def train(run: Run) -> dict:
     """Train on the devices of this machine, or on nodes."""
-    from maskrcnn.training import worker
+    from ann.training import worker
 
     if run.unit == "nodes":
         return train_on_nodes(run)
@@ -99,8 +99,8 @@ def train(run: Run) -> dict:
 
 def train_on_nodes(run: Run) -> dict:
     """Train on `run.units` nodes with all their GPUs; without GPUs each counts as one device."""
-    from maskrcnn.cluster.connection import connect
-    from maskrcnn.cluster.training import train_on_cluster
+    from ann.cluster.connection import connect
+    from ann.cluster.training import train_on_cluster
 
     with contextlib.ExitStack() as stack:
         address = run.cluster or stack.enter_context(ray_nodes(run.units))
@@ -130,12 +130,12 @@ def ray_nodes(count: int) -> Iterator[str]:
 
 def make_job(run: Run, device_count: int):
     """Training from the model that was prepared: `run.steps` steps after the first, or two epochs."""
+    from ann.data.readers.formats import open_dataset
+    from ann.training.preparation import ImageSize
+    from ann.training.settings import TrainingSettings
+    from ann.training.worker import Job
+    from ann.weights import read_model
     from drawing import CLASSES
-    from maskrcnn.data.formats import open_dataset
-    from maskrcnn.training.preparation import ImageSize
-    from maskrcnn.training.settings import TrainingSettings
-    from maskrcnn.training.worker import Job
-    from maskrcnn.weights import read_model
 
     epoch_steps = math.ceil(run.epoch_images / (run.images * device_count))
     settings = TrainingSettings(
@@ -159,7 +159,7 @@ def make_job(run: Run, device_count: int):
 
 def summarise(job, reporter: RunReporter) -> dict:
     """Seconds of a training, and the part of it in which the load is wanted: after what compiles."""
-    from maskrcnn.training import log
+    from ann.training import log
 
     settings, clock = job.settings, reporter.clock
     ended = clock.times[-1][0]
@@ -184,13 +184,13 @@ def detect(run: Run) -> dict:
     """Detect in a scene of one column of tiles that look alike: `run.steps` batches for each device."""
     from detection import surviving
 
+    from ann.data.samples.scaling import scale_pixels
+    from ann.devices.available import list_devices
+    from ann.inference.pipeline import DetectionSettings, find_by_workers
+    from ann.inference.scene import ArrayScene
+    from ann.weights import read_model
     from drawing import draw_scene
-    from maskrcnn.data.scaling import scale_pixels
-    from maskrcnn.detection.pipeline import DetectionSettings, find_by_workers
-    from maskrcnn.detection.scene import ArrayScene
     from maskrcnn.detector import detection_workers, load_detectors
-    from maskrcnn.devices.available import list_devices
-    from maskrcnn.weights import read_model
 
     model = read_model(Path(run.folder, "model.h5"))
     config, count, size = model.config, run.device_count, run.size
@@ -219,17 +219,17 @@ def detect(run: Run) -> dict:
 
 
 def main(run: Run) -> None:
-    from maskrcnn.errors import MaskRCNNError
+    from ann.errors import AnnError
 
     try:
         found = {"prepare": prepare, "train": train, "detect": detect}[run.work](run)
     except Exception as error:
-        from maskrcnn.training import memory
+        from ann.training import memory
 
         note = str(error).partition("\n")[0]
         if memory.is_exhausted(error):
             note = f"The memory does not suffice: {note}"
-        elif not isinstance(error, MaskRCNNError):
+        elif not isinstance(error, AnnError):
             raise
         found = {"note": note}
     print("RESULT", json.dumps(found), flush=True)

@@ -27,10 +27,10 @@ from pathlib import Path
 import numpy as np
 from measuring import Clock, Reporter, describe_network, peak_megabytes
 
-from maskrcnn.data.formats import open_dataset
-from maskrcnn.data.scaling import scale_pixels
-from maskrcnn.training.preparation import ImageSize, make_feed
-from maskrcnn.training.settings import TrainingSettings
+from ann.data.readers.formats import open_dataset
+from ann.data.samples.scaling import scale_pixels
+from ann.training.preparation import ImageSize, make_feed
+from ann.training.settings import TrainingSettings
 
 LOWEST_SCORE = 0.05  # torchvision's own default
 MOST_DETECTIONS = 100  # per image; COCO's AP counts no more
@@ -77,11 +77,11 @@ def train_ours(dataset, config, size, settings):
     """Train with the module's own loop: (function from a scaled image to detections, mean losses, clock)."""
     import keras
 
-    from maskrcnn.detection.instances import paste_mask
+    from ann.training.loop import run_epochs
+    from maskrcnn.instances.instances import paste_mask
     from maskrcnn.network.inference import Detector
     from maskrcnn.network.model import build_network
     from maskrcnn.network.training import TrainingNetwork
-    from maskrcnn.training.loop import run_epochs
 
     keras.utils.set_random_seed(0)
     network = build_network(config)
@@ -109,8 +109,8 @@ def train_torchvision(dataset, config, size, settings):
     from torchvision.models.detection import maskrcnn_resnet50_fpn
     from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-    from maskrcnn.data.prefetch import Prefetcher
-    from maskrcnn.training.schedule import learning_rate_share
+    from ann.data.samples.prefetch import Prefetcher
+    from ann.training.schedule import learning_rate_share
 
     torch.manual_seed(0)
     ratios = tuple(1 / ratio for ratio in config.anchor_ratios)  # height : width there

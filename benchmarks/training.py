@@ -135,13 +135,13 @@ def measure_bare(arguments) -> dict:
 
 def measure_step(arguments) -> dict:
     """The real loop over drawn scenes."""
+    from ann.data.readers.formats import open_dataset
+    from ann.training import loop
+    from ann.training.preparation import ImageSize, make_feed
+    from ann.training.settings import TrainingSettings
     from drawing import CLASSES
-    from maskrcnn.data.formats import open_dataset
     from maskrcnn.network.model import build_network
     from maskrcnn.network.training import TrainingNetwork, anchor_count
-    from maskrcnn.training import loop
-    from maskrcnn.training.preparation import ImageSize, make_feed
-    from maskrcnn.training.settings import TrainingSettings
 
     waiting = []
 
@@ -204,7 +204,7 @@ def table(rows: list[dict]) -> str:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    from maskrcnn.training.precision import has_bfloat16
+    from ann.training.precision import has_bfloat16
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -226,7 +226,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from maskrcnn.training.precision import has_bfloat16, use_precision
+    from ann.training.precision import has_bfloat16, use_precision
 
     if arguments.measure:
         (arguments.backbone,), (precision,) = arguments.backbones, arguments.precisions

@@ -226,17 +226,17 @@ import grass.script as gs
 def main():
     options, flags = gs.parser()
     find_library()
-    from maskrcnn.packages import install_hint, missing_packages
+    from ann.packages import install_hint, missing_packages
 
     missing = missing_packages(["numpy", "h5py", "scipy", "rasterio", "keras"])
     if missing:
         gs.fatal(install_hint(missing))
-    from maskrcnn.errors import MaskRCNNError
+    from ann.errors import AnnError
     from maskrcnn.grass.detect import run
 
     try:
         complete = run(options, flags)
-    except MaskRCNNError as error:
+    except AnnError as error:
         gs.fatal(str(error))
     except ModuleNotFoundError as error:  # a package that only a cluster needs
         gs.fatal(install_hint([error.name]))

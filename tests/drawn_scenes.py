@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from maskrcnn.data.masks import CroppedMask, crop_mask
-from maskrcnn.detection.instances import Instance
-from maskrcnn.detection.pipeline import Block, DetectionSettings, TileBatch, find_in_scene
-from maskrcnn.detection.scene import ArrayScene
+from ann.data.outlines.masks import CroppedMask, crop_mask
+from ann.inference.pipeline import Block, DetectionSettings, TileBatch, find_in_scene
+from ann.inference.scene import ArrayScene
+from maskrcnn.instances.instances import Instance
 
 
 def separate_parts(labels: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 from scipy import ndimage
 
-from maskrcnn.detection.pipeline import DetectionSettings, Here, network_finder
+from ann.inference.pipeline import DetectionSettings, Here, network_finder
 
 TILE = 64
 
@@ -50,12 +50,12 @@ def detect_rectangles(images: np.ndarray, windows: np.ndarray) -> list[SimpleNam
 
 
 def main(request: dict) -> dict:
+    from ann.grass.bands import find_bands
+    from ann.grass.outputs import name_outputs
+    from ann.grass.region import computational_region
+    from ann.grass.temporary import TemporaryMaps, remove_abandoned
     from maskrcnn.config import ModelConfig
-    from maskrcnn.grass.bands import find_bands
-    from maskrcnn.grass.outputs import name_outputs
-    from maskrcnn.grass.region import computational_region
     from maskrcnn.grass.run import DetectionRun, OutputSettings, file_source, map_source
-    from maskrcnn.grass.temporary import TemporaryMaps, remove_abandoned
 
     classes = tuple(request.get("classes", ("house", "tree")))
     config = ModelConfig(classes=classes, band_mean=(0.0,), band_scale=(1.0,), image_shape=(TILE, TILE))

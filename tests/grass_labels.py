@@ -16,7 +16,7 @@ OPTIONS = ("band1", "band2", "band3", "group", "labels", "class_column", "traini
 
 
 def describe(image) -> dict:
-    from maskrcnn.data.masks import paste
+    from ann.data.outlines.masks import paste
 
     example = image.read(None)
     height, width, _ = example.image.shape
@@ -42,12 +42,12 @@ def draw(mask: np.ndarray) -> list[str]:
 
 
 def main(request: dict) -> dict:
-    from maskrcnn.errors import MaskRCNNError
-    from maskrcnn.grass.labels import open_maps
+    from ann.errors import AnnError
+    from ann.grass.labels import open_maps
 
     try:
         dataset = open_maps({name: request.get(name, "") for name in OPTIONS}, request["classes"])
-    except MaskRCNNError as error:
+    except AnnError as error:
         return {"error": str(error)}
     if request.get("processes"):
         import multiprocessing

@@ -14,12 +14,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from ann.inference.compilation import compile_function, compile_model
 from legacy_weights import assign_legacy_weights
 from maskrcnn.config import ModelConfig
-from maskrcnn.detection.instances import paste_mask
+from maskrcnn.instances.instances import paste_mask
 from maskrcnn.network import boxes as box_ops
 from maskrcnn.network import detections, proposals, targets
-from maskrcnn.network.compilation import compile_function, compile_model
 from maskrcnn.network.inference import Detector
 from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.model import (

@@ -1,4 +1,4 @@
-"""Small model files for the tests of `maskrcnn.weights`: the legacy layout with few and tiny layers."""
+"""Small model files for the tests of `ann.weights`: the legacy layout with few and tiny layers."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import train_on_devices  # noqa: F401  gradient descent in place of AdamW
-from maskrcnn.training import loop
-from maskrcnn.training.settings import TrainingSettings
-from maskrcnn.training.worker import Silence
+from ann.training import loop
+from ann.training.settings import TrainingSettings
+from ann.training.worker import Silence
 
 train_epoch = loop.train_epoch
 

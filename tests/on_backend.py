@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from maskrcnn.network.compilation import compile_function
+from ann.inference.compilation import compile_function
 
 BOX_DEVIATION = (0.1, 0.1, 0.2, 0.2)
 ANCHOR_SCALES = (32, 64, 128, 256, 512)

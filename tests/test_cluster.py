@@ -10,21 +10,21 @@ import time
 import numpy as np
 import pytest
 
+from ann.cluster.connection import Cluster, Node, check_nodes, connect
+from ann.cluster.detection import Network, Place, plan_places, start_workers
+from ann.cluster.prepare import write_dataset
+from ann.cluster.tile_worker import SceneFile
+from ann.cluster.training import Team, plan_team
+from ann.data.readers.directories import read_directories
+from ann.data.readers.formats import open_dataset
+from ann.errors import ClusterError, DatasetError, SceneError
+from ann.inference.files import FileScene
+from ann.inference.pipeline import DetectionSettings, detect_scene, find_by_workers
+from ann.inference.resample import ResampledScene
+from ann.inference.scene import ArrayScene
+from ann.weights import read_model
 from drawing import CLASSES, draw_scene, write_geotiff, write_training_directory
 from drawn_scenes import join_blocks
-from maskrcnn.cluster.connection import Cluster, Node, check_nodes, connect
-from maskrcnn.cluster.detection import Network, Place, plan_places, start_workers
-from maskrcnn.cluster.prepare import write_dataset
-from maskrcnn.cluster.tile_worker import SceneFile
-from maskrcnn.cluster.training import Team, plan_team
-from maskrcnn.data.directories import read_directories
-from maskrcnn.data.formats import open_dataset
-from maskrcnn.detection.files import FileScene
-from maskrcnn.detection.pipeline import DetectionSettings, detect_scene, find_by_workers
-from maskrcnn.detection.resample import ResampledScene
-from maskrcnn.detection.scene import ArrayScene
-from maskrcnn.errors import ClusterError, DatasetError, SceneError
-from maskrcnn.weights import read_model
 from ray_nodes import RAY_NODE
 
 pytest.importorskip("ray")
@@ -47,7 +47,7 @@ def test_an_address_without_cluster_is_said_within_seconds(monkeypatch):
             connect(f"127.0.0.1:{port}"),
         ):
             pass
-        monkeypatch.setattr("maskrcnn.cluster.connection.ANSWER_SECONDS", 4)
+        monkeypatch.setattr("ann.cluster.connection.ANSWER_SECONDS", 4)
         silent.listen()
         with (
             pytest.raises(ClusterError, match="does not answer as a Ray cluster"),
@@ -96,7 +96,7 @@ def images(tmp_path_factory):
 
 
 def test_shards_written_on_nodes_are_those_written_here(cluster, images, tmp_path, monkeypatch):
-    monkeypatch.setattr("maskrcnn.data.shard_writing.SHARD_BYTES", 100_000)
+    monkeypatch.setattr("ann.data.readers.shard_writing.SHARD_BYTES", 100_000)
     dataset = read_directories(images, CLASSES)
     options = {"side": 128, "validation_share": 0.25, "overwrite": False}
     reports = []

@@ -9,19 +9,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ann.data.readers.formats import open_dataset
+from ann.data.samples.batches import TrainingBatches, ValidationBatches, suggest_max_instances
+from ann.data.samples.order import VisitOrder
+from ann.data.samples.prefetch import Prefetcher
+from ann.data.samples.resize import expand_mini_mask
+from ann.data.samples.samples import SampleSettings
+from ann.errors import DatasetError
 from labelled_files import noise, rectangle, write_raster, write_scene
 from maskrcnn.config import ModelConfig
-from maskrcnn.data.batches import (
-    TrainingBatches,
-    ValidationBatches,
-    suggest_max_instances,
-)
-from maskrcnn.data.formats import open_dataset
-from maskrcnn.data.order import VisitOrder
-from maskrcnn.data.prefetch import Prefetcher
-from maskrcnn.data.resize import expand_mini_mask
-from maskrcnn.data.samples import SampleSettings
-from maskrcnn.errors import DatasetError
 
 PLAIN = SampleSettings(augment=False)
 CONFIG = ModelConfig(

@@ -7,11 +7,11 @@ import json
 import numpy as np
 import pytest
 
+from ann.data.outlines.masks import crop_mask, paste
+from ann.data.outlines.rle import decode_runs, mask_from_runs
+from ann.data.readers.formats import open_dataset
+from ann.errors import DatasetError
 from labelled_files import noise, write_raster
-from maskrcnn.data.formats import open_dataset
-from maskrcnn.data.masks import crop_mask, paste
-from maskrcnn.data.rle import decode_runs, mask_from_runs
-from maskrcnn.errors import DatasetError
 
 SQUARE = [3, 2, 9, 2, 9, 7, 3, 7]  # x, y: rows 2 to 7, columns 3 to 9
 

@@ -6,10 +6,10 @@ import os
 
 import numpy as np
 
+from ann.data.pixels import rasters
+from ann.data.pixels.decoded import DecodedImages
+from ann.data.pixels.windows import Window
 from labelled_files import noise, write_raster
-from maskrcnn.data import rasters
-from maskrcnn.data.decoded import DecodedImages
-from maskrcnn.data.windows import Window
 
 
 def test_images_not_used_for_longest_are_dropped_when_the_limit_is_reached():

@@ -7,12 +7,12 @@ import re
 import numpy as np
 import pytest
 
+from ann.data.outlines.masks import paste
+from ann.data.pixels.windows import Window
+from ann.data.readers.directories import read_directories
+from ann.data.readers.formats import open_dataset
+from ann.errors import DatasetError
 from labelled_files import noise, rectangle, write_raster, write_scene
-from maskrcnn.data.directories import read_directories
-from maskrcnn.data.formats import open_dataset
-from maskrcnn.data.masks import paste
-from maskrcnn.data.windows import Window
-from maskrcnn.errors import DatasetError
 
 HOUSE, BARN = (2, 3, 12, 20), (20, 30, 35, 50)
 

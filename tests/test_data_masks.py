@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from maskrcnn.data.masks import CroppedMask, crop_mask, intersect_window, paste
-from maskrcnn.data.shapes import PackedMask, Polygons
-from maskrcnn.data.windows import Window, grid_windows
+from ann.data.outlines.masks import CroppedMask, crop_mask, intersect_window, paste
+from ann.data.outlines.shapes import PackedMask, Polygons
+from ann.data.pixels.windows import Window, grid_windows
 
 
 def ring(height=7, width=9):

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskrcnn.data.masks import CroppedMask, crop_mask, paste
-from maskrcnn.data.resize import (
+from ann.data.outlines.masks import CroppedMask, crop_mask, paste
+from ann.data.samples.resize import (
     expand_mini_mask,
     mini_mask,
     pad_image,

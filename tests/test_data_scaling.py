@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ann.data.readers.formats import open_dataset
+from ann.data.samples.scaling import band_statistics, scale_pixels
+from ann.errors import DatasetError
 from labelled_files import noise, rectangle, write_raster
-from maskrcnn.data.formats import open_dataset
-from maskrcnn.data.scaling import band_statistics, scale_pixels
-from maskrcnn.errors import DatasetError
 
 
 def test_pixels_are_scaled_band_by_band():

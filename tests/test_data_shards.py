@@ -11,20 +11,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from labelled_files import map_point, noise, write_raster, write_scene
-from maskrcnn.config import ModelConfig
-from maskrcnn.data.batches import TrainingBatches
-from maskrcnn.data.dataset import Dataset
-from maskrcnn.data.directories import read_directories
-from maskrcnn.data.formats import open_dataset
-from maskrcnn.data.masks import CroppedMask, crop_mask, paste
-from maskrcnn.data.rasters import ImageHeader, read_pixels
-from maskrcnn.data.reader import labelled_image
-from maskrcnn.data.rle import mask_from_runs, runs_from_mask
-from maskrcnn.data.samples import SampleSettings
-from maskrcnn.data.scaling import band_statistics
-from maskrcnn.data.shapes import PackedMask
-from maskrcnn.data.shard_writing import (
+from ann.data.dataset import Dataset
+from ann.data.outlines.masks import CroppedMask, crop_mask, paste
+from ann.data.outlines.rle import mask_from_runs, runs_from_mask
+from ann.data.outlines.shapes import PackedMask
+from ann.data.pixels.rasters import ImageHeader, read_pixels
+from ann.data.pixels.windows import Window
+from ann.data.readers.directories import read_directories
+from ann.data.readers.formats import open_dataset
+from ann.data.readers.labelled_image import labelled_image
+from ann.data.readers.shard_writing import (
     begin_writing,
     encode_image,
     even_windows,
@@ -33,11 +29,15 @@ from maskrcnn.data.shard_writing import (
     split_single_scene,
     write_shard,
 )
-from maskrcnn.data.shards import is_shards
-from maskrcnn.data.split import split_dataset
-from maskrcnn.data.storage import Folder
-from maskrcnn.data.windows import Window
-from maskrcnn.errors import DatasetError
+from ann.data.readers.shards import is_shards
+from ann.data.samples.batches import TrainingBatches
+from ann.data.samples.samples import SampleSettings
+from ann.data.samples.scaling import band_statistics
+from ann.data.split import split_dataset
+from ann.data.storage import Folder
+from ann.errors import DatasetError
+from labelled_files import map_point, noise, write_raster, write_scene
+from maskrcnn.config import ModelConfig
 
 pytest.importorskip("pyarrow")
 CLASSES = ("house", "tree")

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ann.data.dataset import part_of_image
+from ann.data.pixels.windows import Window
+from ann.data.readers.formats import open_dataset
+from ann.data.split import hold_out, split_dataset
+from ann.errors import DatasetError
 from labelled_files import noise, rectangle, write_raster, write_scene
-from maskrcnn.data.dataset import part_of_image
-from maskrcnn.data.formats import open_dataset
-from maskrcnn.data.split import hold_out, split_dataset
-from maskrcnn.data.windows import Window
-from maskrcnn.errors import DatasetError
 
 
 @pytest.fixture(scope="module")

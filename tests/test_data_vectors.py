@@ -11,11 +11,11 @@ import rasterio
 from affine import Affine
 from rasterio.enums import ColorInterp
 
+from ann.data.pixels.windows import Window
+from ann.data.readers.formats import open_dataset
+from ann.data.readers.vectors import read_vectors
+from ann.errors import DatasetError
 from labelled_files import map_point, noise, write_raster, write_scene
-from maskrcnn.data.formats import open_dataset
-from maskrcnn.data.vectors import read_vectors
-from maskrcnn.data.windows import Window
-from maskrcnn.errors import DatasetError
 
 pyogrio = pytest.importorskip("pyogrio")
 shapely = pytest.importorskip("shapely")

@@ -14,6 +14,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from ann.data.outlines.masks import crop_mask, paste
+from ann.errors import SceneError
+from ann.inference.pipeline import DetectionSettings, detect_scene, find_by_workers, find_in_scene
+from ann.inference.scene import ArrayScene
 from drawn_scenes import (
     in_reading_order,
     instance,
@@ -24,16 +28,7 @@ from drawn_scenes import (
     settings,
 )
 from maskrcnn.config import ModelConfig
-from maskrcnn.data.masks import crop_mask, paste
-from maskrcnn.detection.instances import Instance, box_mask
-from maskrcnn.detection.pipeline import (
-    DetectionSettings,
-    detect_scene,
-    find_by_workers,
-    find_in_scene,
-)
-from maskrcnn.detection.scene import ArrayScene
-from maskrcnn.errors import SceneError
+from maskrcnn.instances.instances import Instance, box_mask
 
 BOUNDED = hypothesis_settings(
     max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck)

@@ -19,10 +19,10 @@ import keras
 import numpy as np
 import pytest
 
+from ann.devices.available import CPU_DEVICES
+from ann.training import log
+from ann.training.settings import TrainingSettings
 from grass_session import create_mapset, open_session
-from maskrcnn.devices.available import CPU_DEVICES
-from maskrcnn.training import log
-from maskrcnn.training.settings import TrainingSettings
 from model_files import weights_of
 
 HERE = Path(__file__).parent
@@ -241,7 +241,7 @@ def test_the_learning_rate_grows_as_asked_for(scaling, rate):
 @pytest.mark.gpu
 def test_all_gpus_train_as_one(images, tmp_path):
     """Needs several GPUs; on GPUs sums differ more from each other than on CPUs."""
-    from maskrcnn.devices.available import list_devices
+    from ann.devices.available import list_devices
 
     count = len(list_devices())
     if count < 2:

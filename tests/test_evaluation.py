@@ -15,17 +15,17 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from ann.data.outlines.masks import CroppedMask, crop_mask, paste
+from ann.data.outlines.rle import mask_from_runs, runs_of_mask
+from ann.data.readers.formats import open_dataset
+from ann.data.samples.batches import ValidationBatches
+from ann.data.samples.samples import SampleSettings
 from labelled_files import noise, rectangle, write_raster, write_scene
 from maskrcnn.config import ModelConfig
-from maskrcnn.data.batches import ValidationBatches
-from maskrcnn.data.formats import open_dataset
-from maskrcnn.data.masks import CroppedMask, crop_mask, paste
-from maskrcnn.data.rle import mask_from_runs, runs_of_mask
-from maskrcnn.data.samples import SampleSettings
-from maskrcnn.evaluation.average_precision import score
-from maskrcnn.evaluation.results import ImageResult, compress, make_objects
-from maskrcnn.evaluation.scenes import detect_image
-from maskrcnn.evaluation.windows import CONFIDENCE, detect_windows
+from maskrcnn.scores.average_precision import score
+from maskrcnn.scores.results import ImageResult, compress, make_objects
+from maskrcnn.scores.scenes import detect_image
+from maskrcnn.scores.windows import CONFIDENCE, detect_windows
 
 SIZE = (100, 120)
 CLASSES = ("house", "tree")
@@ -302,8 +302,8 @@ def test_whole_images_are_scored_as_they_are_detected_in(dataset):
 
 
 def test_in_the_strip_of_a_single_scene_cut_off_objects_are_not_scored(tmp_path):
-    from maskrcnn.data.dataset import part_of_image
-    from maskrcnn.data.windows import Window
+    from ann.data.dataset import part_of_image
+    from ann.data.pixels.windows import Window
 
     write_raster(tmp_path / "s" / "s.png", noise(64, 128))
     write_raster(tmp_path / "s" / "s-house-1.png", rectangle(64, 128, (10, 50, 30, 68)))

@@ -252,7 +252,7 @@ def test_nothing_stays_after_errors_and_interruptions(scene, failure):
 def test_what_a_killed_process_left_is_removed_by_the_next_run(scene):
     done = detect(scene, [["scene"]], ["raster"], check=False, interrupt="SIGKILL")
     assert done.returncode == -9
-    from_dead_process = "from maskrcnn.grass.temporary import unique_name; print(unique_name('areas_1'))"
+    from_dead_process = "from ann.grass.temporary import unique_name; print(unique_name('areas_1'))"
     name = scene.python(from_dead_process).stdout.strip()
     scene.calc(f"{name} = 1")
     detect(scene, [["scene"]], ["point"])

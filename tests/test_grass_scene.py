@@ -8,8 +8,8 @@ import pytest
 READ = """
 import json, sys
 import numpy as np
-from maskrcnn.grass.bands import MapScene, find_bands
-from maskrcnn.grass.region import computational_region
+from ann.grass.bands import MapScene, find_bands
+from ann.grass.region import computational_region
 with MapScene(find_bands(sys.argv[1].split(",")), extent=computational_region()) as scene:
     windows = json.loads(sys.argv[2]) if len(sys.argv) > 2 else [[0, 0, scene.height, scene.width]]
     for window in windows:
@@ -101,7 +101,7 @@ def test_maps_that_do_not_fit_are_errors_that_name_them(bands, names, words):
     bands.calc("far = 1")
     bands.run("g.region", "n=50", "s=0", "w=100", "e=140", "res=10")
     done = bands.python(READ, names, check=False)
-    assert done.returncode and "maskrcnn.errors." in done.stderr and words in done.stderr
+    assert done.returncode and "ann.errors." in done.stderr and words in done.stderr
 
 
 def test_negative_values_keep_their_sign(bands):

@@ -9,10 +9,10 @@ import keras
 import numpy as np
 import pytest
 
+from ann.backbones import imagenet
+from ann.errors import AnnError
 from maskrcnn.config import ModelConfig
-from maskrcnn.errors import MaskRCNNError
 from maskrcnn.network.model import build_network
-from maskrcnn.training import imagenet
 
 MEAN = np.array((123.68, 116.779, 103.939), np.float32)  # what Keras' preprocessing takes off
 
@@ -82,17 +82,17 @@ def test_images_of_other_bands_get_an_adapted_first_layer(source):
 
 
 def test_a_backbone_without_such_weights_is_refused():
-    with pytest.raises(MaskRCNNError, match="resnet50 or resnet101"):
+    with pytest.raises(AnnError, match="resnet50 or resnet101"):
         imagenet.fetch("resnet18")
 
 
 def test_offline_the_message_says_what_to_do(tmp_path):
-    code = "from maskrcnn.training import imagenet; imagenet.fetch('resnet50')"
+    code = "from ann.training import imagenet; imagenet.fetch('resnet50')"
     environment = {
         "KERAS_HOME": str(tmp_path),
         "https_proxy": "http://127.0.0.1:9",
         "PYTHONPATH": ":".join(sys.path),
     }
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert "MaskRCNNError: The ImageNet weights for resnet50 can't be had" in done.stderr
+    assert "AnnError: The ImageNet weights for resnet50 can't be had" in done.stderr
     assert "leave the flag -i out" in done.stderr

@@ -21,11 +21,11 @@ def user(project, installed, grass_folder):
 
 
 def test_every_module_of_the_package_is_installed(installed):
-    package = REPOSITORY / "lib" / "maskrcnn"
-    expected = {str(path.relative_to(package)) for path in package.rglob("*.py")}
-    target = installed / "etc" / "i.ann.maskrcnn" / "maskrcnn"
+    library = REPOSITORY / "lib"
+    expected = {str(path.relative_to(library)) for path in library.rglob("*.py")}
+    target = installed / "etc" / "i.ann.maskrcnn"
     assert {str(path.relative_to(target)) for path in target.rglob("*.py")} == expected
-    assert {"grass/detect.py", "network/model.py", "config.py"} <= expected
+    assert {"ann/errors.py", "maskrcnn/grass/detect.py", "maskrcnn/network/model.py"} <= expected
 
 
 def test_scripts_and_manuals_are_installed(installed):

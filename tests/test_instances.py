@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskrcnn.detection.instances import box_mask, instances_in_tile, paste_mask
-from maskrcnn.detection.tiles import Tile
+from ann.inference.tiles import Tile
+from maskrcnn.instances.instances import box_mask, instances_in_tile, paste_mask
 
 TILE = Tile(row=100, column=200, height=40, width=50)
 ALL_VALID = np.ones((40, 50), dtype=bool)

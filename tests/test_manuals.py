@@ -30,7 +30,7 @@ import keras
 from maskrcnn.config import ModelConfig
 from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.model import build_network
-from maskrcnn.weights import save_model
+from ann.weights import save_model
 path, bands, *classes = sys.argv[1:]
 config = ModelConfig(classes=tuple(classes), backbone="resnet18", image_shape=(64, 64),
                      proposal_candidates=200,

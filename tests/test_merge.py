@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from ann.data.outlines.masks import crop_mask
+from ann.inference.tiles import cut_tiles
 from drawn_scenes import instance
-from maskrcnn.data.masks import crop_mask
-from maskrcnn.detection import shapes
-from maskrcnn.detection.merge import Recogniser
-from maskrcnn.detection.overlaps import OverlapDecision, decide_pixels
-from maskrcnn.detection.pairs import touching_pairs
-from maskrcnn.detection.shapes import PackedMask, largest_part, make_shape, middle_point, subtract, unite
-from maskrcnn.detection.tiles import cut_tiles
+from maskrcnn.instances import shapes
+from maskrcnn.instances.merge import Recogniser
+from maskrcnn.instances.overlaps import OverlapDecision, decide_pixels
+from maskrcnn.instances.pairs import touching_pairs
+from maskrcnn.instances.shapes import PackedMask, largest_part, make_shape, middle_point, subtract, unite
 
 GRID = cut_tiles(20, 32, (20, 20), 8)
 LEFT, RIGHT = GRID.row(0)

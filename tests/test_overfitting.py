@@ -5,19 +5,19 @@ from __future__ import annotations
 import keras
 import pytest
 
+from ann.data.readers.formats import open_dataset
+from ann.data.samples.batches import ValidationBatches
+from ann.data.samples.samples import SampleSettings
+from ann.training import preparation
+from ann.training.loop import run_epochs
+from ann.training.settings import TrainingSettings
+from ann.training.worker import Silence
 from drawing import CLASSES, draw_scene, write_training_directory
-from maskrcnn.data.batches import ValidationBatches
-from maskrcnn.data.formats import open_dataset
-from maskrcnn.data.samples import SampleSettings
-from maskrcnn.evaluation.average_precision import score
-from maskrcnn.evaluation.windows import detect_windows
 from maskrcnn.network.inference import Detector
 from maskrcnn.network.model import build_network
 from maskrcnn.network.training import TrainingNetwork, anchor_count
-from maskrcnn.training import preparation
-from maskrcnn.training.loop import run_epochs
-from maskrcnn.training.settings import TrainingSettings
-from maskrcnn.training.worker import Silence
+from maskrcnn.scores.average_precision import score
+from maskrcnn.scores.windows import detect_windows
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 SIDE = 64  # pixels

@@ -11,16 +11,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from ann.data.readers.formats import open_dataset
+from ann.evaluation.event_file import EventFile
+from ann.training import log
+from ann.training.preparation import ImageSize
+from ann.training.record import RunRecord, describe_scores
+from ann.training.settings import TrainingSettings
+from ann.training.worker import Job
 from labelled_files import noise, rectangle, write_raster, write_scene
 from maskrcnn.config import ModelConfig
-from maskrcnn.data.formats import open_dataset
-from maskrcnn.evaluation.event_file import EventFile
-from maskrcnn.evaluation.pictures import stretch
-from maskrcnn.training import log
-from maskrcnn.training.preparation import ImageSize
-from maskrcnn.training.record import RunRecord, describe_scores
-from maskrcnn.training.settings import TrainingSettings
-from maskrcnn.training.worker import Job
+from maskrcnn.scores.pictures import stretch
 
 CLASSES = ("house", "<b>tree</b>")
 FILE_CLASSES = ("house", "tree")

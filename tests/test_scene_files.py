@@ -8,12 +8,12 @@ import rasterio
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
+from ann.errors import SceneError
+from ann.inference.files import FileScene
+from ann.inference.pipeline import find_in_scene
+from ann.inference.resample import ResampledScene
+from ann.inference.scene import ArrayScene
 from drawn_scenes import join_blocks, perfect_finder, settings
-from maskrcnn.detection.files import FileScene
-from maskrcnn.detection.pipeline import find_in_scene
-from maskrcnn.detection.resample import ResampledScene
-from maskrcnn.detection.scene import ArrayScene
-from maskrcnn.errors import SceneError
 
 
 def write(path, pixels, alpha=None, **profile):
@@ -125,7 +125,7 @@ def test_resampled_windows_join_without_a_seam(factor, monkeypatch):
     assert (scene.height, scene.width) == (round(57 / factor), round(71 / factor))
     whole, whole_valid = scene.read(0, 0, scene.height, scene.width)
     assert whole.dtype == np.uint16
-    monkeypatch.setattr("maskrcnn.detection.resample.SOURCE_PIXELS_AT_ONCE", 500)
+    monkeypatch.setattr("ann.inference.resample.SOURCE_PIXELS_AT_ONCE", 500)
     for row in range(0, scene.height, 5):
         for column in range(0, scene.width, 6):
             height, width = min(5, scene.height - row), min(6, scene.width - column)

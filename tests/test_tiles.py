@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from maskrcnn.detection.tiles import Tile, cut_tiles
+from ann.inference.tiles import Tile, cut_tiles
 
 
 def tiles_of(grid):

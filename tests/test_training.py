@@ -8,21 +8,21 @@ import keras
 import numpy as np
 import pytest
 
+from ann.data.readers.formats import open_dataset
+from ann.data.split import split_dataset
+from ann.devices.available import check_device_count, list_devices
+from ann.errors import AnnError, DatasetError, DeviceError
+from ann.training import log, memory, preparation
+from ann.training.loop import run_epochs
+from ann.training.precision import cpu_has_bfloat16, use_precision
+from ann.training.schedule import learning_rate_share, plan_stages
+from ann.training.settings import TrainingSettings
+from ann.weights import load_weights, read_model
 from drawing import CLASSES, draw_scene, write_training_directory
 from maskrcnn.config import ModelConfig
-from maskrcnn.data.formats import open_dataset
-from maskrcnn.data.split import split_dataset
-from maskrcnn.devices.available import check_device_count, list_devices
-from maskrcnn.errors import DatasetError, DeviceError, MaskRCNNError
 from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.model import build_network
 from maskrcnn.network.training import TrainingNetwork, anchor_count
-from maskrcnn.training import log, memory, preparation
-from maskrcnn.training.loop import run_epochs
-from maskrcnn.training.precision import cpu_has_bfloat16, use_precision
-from maskrcnn.training.schedule import learning_rate_share, plan_stages
-from maskrcnn.training.settings import TrainingSettings
-from maskrcnn.weights import load_weights, read_model
 from model_files import weights_of
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
@@ -245,7 +245,7 @@ def test_noise_and_samples_do_not_depend_on_the_batch_size(dataset, tmp_path):
     ("low", "high", "text"), [(100, 256, "100"), (64, 200, "192 or 256"), (256, 128, "larger")]
 )
 def test_sides_that_the_network_cannot_take_are_refused(low, high, text):
-    with pytest.raises(MaskRCNNError, match=text):
+    with pytest.raises(AnnError, match=text):
         preparation.ImageSize(low, high, False)
 
 
@@ -265,7 +265,7 @@ def test_more_devices_than_there_are_is_an_error_that_lists_them():
 
 @pytest.mark.parametrize("name", ["", "a/b", "../up"])
 def test_names_that_lead_elsewhere_are_refused(name):
-    with pytest.raises(MaskRCNNError):
+    with pytest.raises(AnnError):
         preparation.check_name(name)
 
 
@@ -273,7 +273,7 @@ def test_models_of_an_earlier_run_are_not_overwritten_unasked(tmp_path):
     settings = TrainingSettings(name="test", logs=tmp_path)
     preparation.prepare_logs(settings, overwrite=False, resuming=False)
     settings.model_path(1).touch()
-    with pytest.raises(MaskRCNNError, match="--overwrite"):
+    with pytest.raises(AnnError, match="--overwrite"):
         preparation.prepare_logs(settings, overwrite=False, resuming=False)
     preparation.prepare_logs(settings, overwrite=True, resuming=False)
     preparation.prepare_logs(settings, overwrite=False, resuming=True)

@@ -12,10 +12,10 @@ import h5py
 import numpy as np
 import pytest
 
+from ann.errors import ModelFileError
+from ann.weights import load_weights, read_model, read_training_state, save_model
+from ann.weights.loading import adapt_stem
 from maskrcnn.config import ModelConfig
-from maskrcnn.errors import ModelFileError
-from maskrcnn.weights import load_weights, read_model, read_training_state, save_model
-from maskrcnn.weights.loading import adapt_stem
 from model_files import Variable, small_config, small_network, values_of, write_legacy
 
 LAYOUTS = json.loads((Path(__file__).parent / "reference" / "legacy_h5_layout.json").read_text())
@@ -142,7 +142,7 @@ def test_a_process_killed_while_it_writes_leaves_the_old_file(tmp_path):
     code = (
         "import os, signal, sys\n"
         "from model_files import *\n"
-        "from maskrcnn.weights import save_model\n"
+        "from ann.weights import save_model\n"
         "class Killer(Variable):\n"
         "    def numpy(self): os.kill(os.getpid(), 9)\n"
         "layout = small_network(seed=5)\n"

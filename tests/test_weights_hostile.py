@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fuzz_weights
-from maskrcnn.errors import ModelFileError
-from maskrcnn.weights import description, inspection, load_weights, model_file, read_model, save_model
+from ann.errors import ModelFileError
+from ann.weights import description, inspection, load_weights, model_file, read_model, save_model
 from model_files import Variable, small_config, small_network, values_of, write_legacy
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.h5"))

@@ -7,18 +7,18 @@ import pickle
 import numpy as np
 import pytest
 
+from ann.data.readers.formats import open_dataset
+from ann.data.samples.batches import TrainingBatches, ValidationBatches
+from ann.data.samples.samples import SampleSettings
+from ann.data.split import split_dataset
+from ann.devices.place import Place
+from ann.errors import DeviceError
+from ann.training.preparation import ImageSize
+from ann.training.settings import TrainingSettings
+from ann.training.worker import Job
+from ann.weights import read_model
 from drawing import CLASSES, draw_scene, write_training_directory
 from maskrcnn.config import ModelConfig
-from maskrcnn.data.batches import TrainingBatches, ValidationBatches
-from maskrcnn.data.formats import open_dataset
-from maskrcnn.data.samples import SampleSettings
-from maskrcnn.data.split import split_dataset
-from maskrcnn.devices.place import Place
-from maskrcnn.errors import DeviceError
-from maskrcnn.training.preparation import ImageSize
-from maskrcnn.training.settings import TrainingSettings
-from maskrcnn.training.worker import Job
-from maskrcnn.weights import read_model
 
 CONFIG = ModelConfig(classes=CLASSES, backbone="resnet18", image_shape=(64, 64), max_instances=10)
 

@@ -10,8 +10,8 @@ import json
 import sys
 from dataclasses import fields, replace
 
-from maskrcnn.cluster.connection import connect
-from maskrcnn.cluster.training import train_on_cluster
+from ann.cluster.connection import connect
+from ann.cluster.training import train_on_cluster
 from mortal_training import MortalSettings
 from train_on_devices import Printer, make_job
 

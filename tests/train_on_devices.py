@@ -15,15 +15,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from ann.data.readers.formats import open_dataset
+from ann.data.split import split_dataset
+from ann.devices.place import Place
+from ann.training.preparation import ImageSize
+from ann.training.settings import TrainingSettings
+from ann.training.worker import Job, train, train_worker
+from ann.weights import read_model
 from drawing import CLASSES
 from maskrcnn.config import ModelConfig
-from maskrcnn.data.formats import open_dataset
-from maskrcnn.data.split import split_dataset
-from maskrcnn.devices.place import Place
-from maskrcnn.training.preparation import ImageSize
-from maskrcnn.training.settings import TrainingSettings
-from maskrcnn.training.worker import Job, train, train_worker
-from maskrcnn.weights import read_model
 from quick_graphs import skip_graph_optimisation
 
 CONFIG = ModelConfig(
@@ -47,7 +47,7 @@ def gradient_descent(settings):
 
 
 if "ADAMW" not in os.environ:  # also in processes that are started by this one, which import this file
-    from maskrcnn.training import loop
+    from ann.training import loop
 
     loop.make_optimizer = gradient_descent
 

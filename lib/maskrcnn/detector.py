@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ann.inference.pipeline import DetectionSettings, Here, Workers, network_finder
+from ann.inference.workers import ThreadWorkers
+from ann.weights import ModelFile, load_weights
 from maskrcnn.config import ModelConfig
-from maskrcnn.detection.pipeline import DetectionSettings, Here, Workers, network_finder
-from maskrcnn.detection.workers import ThreadWorkers
-from maskrcnn.weights import ModelFile, load_weights
 
 
 def load_detectors(
@@ -29,7 +29,7 @@ def load_detectors(
         DeviceError: there are fewer devices.
         ModelFileError: the file lacks a part of the network.
     """
-    from maskrcnn.devices.available import check_device_count, on_device
+    from ann.devices.available import check_device_count, on_device
     from maskrcnn.network.inference import Detector
     from maskrcnn.network.layout import legacy_layout
     from maskrcnn.network.model import build_network
@@ -63,7 +63,7 @@ class OnDevice:
     number: int
 
     def __call__(self, *arguments, **options):
-        from maskrcnn.devices.available import on_device
+        from ann.devices.available import on_device
 
         with on_device(self.number):
             return self.detector(*arguments, **options)

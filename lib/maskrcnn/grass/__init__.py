@@ -1,4 +1,1 @@
-"""GRASS GIS in and out: bands as scenes, instances as raster and vector maps.
-
-The only part of the library that imports `grass`; it needs a GRASS session. The others don't import it.
-"""
+"""What the modules i.ann.maskrcnn.train and .detect do with their options."""

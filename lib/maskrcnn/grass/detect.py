@@ -13,16 +13,19 @@ from dataclasses import dataclass, replace
 import grass.script as gs
 from grass.exceptions import CalledModuleError
 
-from maskrcnn.cluster.connection import connect
-from maskrcnn.cluster.detection import ClusterWorkers, Network, start_workers
+from ann.cluster.connection import connect
+from ann.cluster.detection import ClusterWorkers, Network, start_workers
+from ann.errors import AnnError, ModelFileError, SceneError
+from ann.grass.bands import find_bands
+from ann.grass.files import check_sidecars, find_images
+from ann.grass.outputs import check_not_existing, name_outputs
+from ann.grass.region import computational_region
+from ann.grass.scenes import maps_of_scenes, split
+from ann.grass.temporary import TemporaryMaps, remove_abandoned
+from ann.inference.pipeline import DetectionSettings, Workers
+from ann.weights import ModelFile, read_model
 from maskrcnn.config import SIZE_MULTIPLE, ModelConfig
-from maskrcnn.detection.pipeline import DetectionSettings, Workers
 from maskrcnn.detector import detection_workers, load_detectors
-from maskrcnn.errors import MaskRCNNError, ModelFileError, SceneError
-from maskrcnn.grass.bands import find_bands
-from maskrcnn.grass.files import check_sidecars, find_images
-from maskrcnn.grass.outputs import check_not_existing, name_outputs
-from maskrcnn.grass.region import computational_region
 from maskrcnn.grass.run import (
     DetectionRun,
     OutputSettings,
@@ -33,9 +36,6 @@ from maskrcnn.grass.run import (
     module_failure,
     pixel_size_warning,
 )
-from maskrcnn.grass.scenes import maps_of_scenes, split
-from maskrcnn.grass.temporary import TemporaryMaps, remove_abandoned
-from maskrcnn.weights import ModelFile, read_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,12 +54,12 @@ def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     """Detect as the options of i.ann.maskrcnn.detect say; True if no scene failed.
 
     Raises:
-        MaskRCNNError: bad input, before any work; or nothing could be detected in any scene.
+        AnnError: bad input, before any work; or nothing could be detected in any scene.
     """
     try:
         return _run(options, flags)
     except CalledModuleError as error:
-        raise MaskRCNNError(module_failure(error)) from error
+        raise AnnError(module_failure(error)) from error
 
 
 def _run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
@@ -131,14 +131,14 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
     """Turn options into a request.
 
     Raises:
-        MaskRCNNError: the first thing that is wrong with them.
+        AnnError: the first thing that is wrong with them.
     """
     model = read_model(options["model"])
     config = name_classes(model, split(options["classes"]))
     config = replace(config, image_shape=tile_shape(options["tile_size"], config))
     overlap = int(options["overlap"] or min(config.image_shape) // 8)
     if overlap >= min(config.image_shape):
-        raise MaskRCNNError(
+        raise AnnError(
             f"Expected an overlap below the tile size of {min(config.image_shape)} pixels, received {overlap}"
         )
     resolution = positive(options["resolution"], "resolution")
@@ -172,7 +172,7 @@ def name_classes(model: ModelFile, classes: Sequence[str]) -> ModelConfig:
 
     Raises:
         ModelFileError: none given for a file that does not know them, or not as many as the model has.
-        MaskRCNNError: a name twice, or an empty one.
+        AnnError: a name twice, or an empty one.
     """
     config = model.config
     if not classes:
@@ -189,9 +189,7 @@ def name_classes(model: ModelFile, classes: Sequence[str]) -> ModelConfig:
             f"{len(classes)} ({', '.join(classes)}). Name all of them in the order of training"
         )
     if "" in classes or len(set(classes)) != len(classes):
-        raise MaskRCNNError(
-            f"Expected distinct class names, none of them empty, received: {','.join(classes)}"
-        )
+        raise AnnError(f"Expected distinct class names, none of them empty, received: {','.join(classes)}")
     return replace(config, classes=tuple(classes))
 
 
@@ -251,7 +249,7 @@ def tile_shape(text: str, config: ModelConfig) -> tuple[int, int]:
     side = int(text)
     if side % SIZE_MULTIPLE or side <= 0:
         lower = max(SIZE_MULTIPLE, side // SIZE_MULTIPLE * SIZE_MULTIPLE)
-        raise MaskRCNNError(
+        raise AnnError(
             f"Expected a tile_size that is a multiple of {SIZE_MULTIPLE}, received {side}. "
             f"Try {lower} or {lower + SIZE_MULTIPLE}"
         )
@@ -264,7 +262,7 @@ def positive(text: str, option: str) -> float | None:
         return None
     value = float(text)
     if not (math.isfinite(value) and value > 0):
-        raise MaskRCNNError(f"Expected {option} above 0, received {text}")
+        raise AnnError(f"Expected {option} above 0, received {text}")
     return value
 
 

@@ -13,18 +13,13 @@ from dataclasses import dataclass, field
 import grass.script as gs
 from grass.exceptions import CalledModuleError
 
-from maskrcnn.cluster.detection import ClusterWorkers
-from maskrcnn.cluster.tile_worker import SceneFile
-from maskrcnn.config import ModelConfig
-from maskrcnn.detection.files import FileScene
-from maskrcnn.detection.pipeline import DetectionSettings, Progress, Workers, find_by_workers
-from maskrcnn.detection.resample import ResampledScene
-from maskrcnn.errors import MaskRCNNError, SceneError
-from maskrcnn.grass.bands import Band, MapScene
-from maskrcnn.grass.files import file_grid
-from maskrcnn.grass.instances import InstanceTable
-from maskrcnn.grass.outputs import OutputNames
-from maskrcnn.grass.raster_output import (
+from ann.cluster.detection import ClusterWorkers
+from ann.cluster.tile_worker import SceneFile
+from ann.errors import AnnError, SceneError
+from ann.grass.bands import Band, MapScene
+from ann.grass.files import file_grid
+from ann.grass.outputs import OutputNames
+from ann.grass.raster_output import (
     RasterWriter,
     finish_class_raster,
     finish_instance_raster,
@@ -32,15 +27,20 @@ from maskrcnn.grass.raster_output import (
     instances_to_cells,
     write_lookup,
 )
-from maskrcnn.grass.region import Grid, cell_area, grid_environment, use_grid, use_output_grid
-from maskrcnn.grass.temporary import TemporaryMaps
-from maskrcnn.grass.vector_output import (
+from ann.grass.region import Grid, cell_area, grid_environment, use_grid, use_output_grid
+from ann.grass.temporary import TemporaryMaps
+from ann.grass.vector_output import (
     AreaMaps,
     finish_vector_map,
     generalize_areas,
     make_points,
     measure_areas,
 )
+from ann.inference.files import FileScene
+from ann.inference.pipeline import DetectionSettings, Progress, Workers, find_by_workers
+from ann.inference.resample import ResampledScene
+from maskrcnn.config import ModelConfig
+from maskrcnn.grass.instances import InstanceTable
 
 PIXEL_SIZE_TOLERANCE = 1.5  # times larger or smaller than in training, before it is worth a warning
 
@@ -137,7 +137,7 @@ class DetectionRun:
         """Detect in the scene of that number; an error of this scene is in the result, not raised."""
         try:
             result = self._detect(number, source, report)
-        except (MaskRCNNError, OSError) as error:
+        except (AnnError, OSError) as error:
             result = SceneResult(name=source.name, error=str(error))
         except CalledModuleError as error:
             result = SceneResult(name=source.name, error=module_failure(error))

@@ -12,20 +12,20 @@ from pathlib import Path
 import grass.script as gs
 from grass.exceptions import CalledModuleError
 
-from maskrcnn.cluster.connection import Cluster, connect
-from maskrcnn.cluster.prepare import write_dataset
-from maskrcnn.cluster.training import train_on_cluster
-from maskrcnn.data.dataset import Dataset, LabelledImage
-from maskrcnn.data.formats import open_dataset
-from maskrcnn.data.split import hold_out, split_dataset
-from maskrcnn.data.storage import is_uri
-from maskrcnn.errors import MaskRCNNError
-from maskrcnn.grass.labels import open_maps
+from ann.cluster.connection import Cluster, connect
+from ann.cluster.prepare import write_dataset
+from ann.cluster.training import train_on_cluster
+from ann.data.dataset import Dataset, LabelledImage
+from ann.data.readers.formats import open_dataset
+from ann.data.split import hold_out, split_dataset
+from ann.data.storage import is_uri
+from ann.errors import AnnError
+from ann.grass.labels import open_maps
+from ann.training import preparation
+from ann.training.settings import TrainingSettings
+from ann.training.worker import Job, train
+from ann.weights import read_model
 from maskrcnn.grass.run import module_failure
-from maskrcnn.training import preparation
-from maskrcnn.training.settings import TrainingSettings
-from maskrcnn.training.worker import Job, train
-from maskrcnn.weights import read_model
 
 UNUSED_SHARE = 0.1  # of the images, left out by the flag -s
 TILE_FACTOR = 2  # the side of tiles in shards, in squares that the network sees: leaves windows room to move
@@ -46,12 +46,12 @@ def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     """Train as the options of i.ann.maskrcnn.train say; False if the run was interrupted.
 
     Raises:
-        MaskRCNNError: bad input, before any work; or the training failed.
+        AnnError: bad input, before any work; or the training failed.
     """
     try:
         return _run(options, flags)
     except CalledModuleError as error:
-        raise MaskRCNNError(module_failure(error)) from error
+        raise AnnError(module_failure(error)) from error
 
 
 def _run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
@@ -115,7 +115,7 @@ def check_job(options: Mapping[str, str], flags: Mapping[str, bool]) -> Job:
     """Turn options into a job.
 
     Raises:
-        MaskRCNNError: the first thing that is wrong with them or the files they name.
+        AnnError: the first thing that is wrong with them or the files they name.
     """
     model_path = Path(options["model"]) if options["model"] else None
     settings = TrainingSettings(
@@ -176,9 +176,9 @@ def check_imagenet(backbone: str) -> None:
     """See that the ImageNet weights are there, or download them; imports Keras.
 
     Raises:
-        MaskRCNNError: they can't be had.
+        AnnError: they can't be had.
     """
-    from maskrcnn.training.imagenet import fetch
+    from ann.backbones.imagenet import fetch
 
     fetch(backbone)
 
@@ -193,7 +193,7 @@ def check_positive(options: Mapping[str, str], name: str) -> float:
     """An option that must be a number above 0."""
     value = float(options[name])
     if not 0 < value < math.inf:
-        raise MaskRCNNError(f"{name}={options[name]} is not above 0. Give a positive number")
+        raise AnnError(f"{name}={options[name]} is not above 0. Give a positive number")
     return value
 
 

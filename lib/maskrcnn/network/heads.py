@@ -8,7 +8,7 @@ from __future__ import annotations
 import keras
 from keras import layers, ops
 
-from maskrcnn.network.backbone import convolution, normalisation
+from ann.backbones.resnet import convolution, normalisation
 
 BOX_POOL_SIZE = 7
 MASK_POOL_SIZE = 14

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from keras import ops
 
+from ann.inference.compilation import compile_function, compile_model
 from maskrcnn.network.boxes import normalise_boxes
-from maskrcnn.network.compilation import compile_function, compile_model
 from maskrcnn.network.detections import select_detections
 from maskrcnn.network.heads import BOX_POOL_SIZE, MASK_POOL_SIZE, MASK_SIZE
 from maskrcnn.network.model import MaskRCNN, foreground_scores, normalised_anchors, pool_rows, pyramid_cells

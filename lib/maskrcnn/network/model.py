@@ -12,9 +12,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from ann.backbones.resnet import build_backbone
 from maskrcnn.config import ModelConfig
 from maskrcnn.network.anchors import STRIDES, make_anchors
-from maskrcnn.network.backbone import build_backbone
 from maskrcnn.network.boxes import normalise_boxes
 from maskrcnn.network.feature_pyramid import build_feature_pyramid, pyramid_channels
 from maskrcnn.network.heads import BOX_POOL_SIZE, MASK_POOL_SIZE, build_box_head, build_mask_head

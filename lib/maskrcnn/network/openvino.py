@@ -57,7 +57,7 @@ def openvino_parts(network: MaskRCNN, *, threads: int = 0, precision: str | None
     """
     import openvino
 
-    from maskrcnn.network.openvino_layers import translate, unknown_layers
+    from ann.inference.openvino_layers import translate, unknown_layers
 
     models = (network.features, network.box_head, network.mask_head)
     if unknown := sorted(set().union(*map(unknown_layers, models))):

@@ -1,0 +1,1 @@
+"""What any neural network on georeferenced imagery needs, whatever the network. Imports none of them."""

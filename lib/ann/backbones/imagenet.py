@@ -1,0 +1,79 @@
+"""ImageNet weights for the backbone, from Keras' own applications.
+
+He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2016; Keras distributes the authors'
+weights, which expect bytes in the order blue, green, red, less their mean.
+"""
+
+from __future__ import annotations
+
+from string import ascii_lowercase
+
+import keras
+import numpy as np
+
+from ann.backbones.resnet import BLOCKS, EPSILON
+from ann.errors import AnnError
+from ann.weights.loading import adapt_stem, stem_note
+from maskrcnn.network.model import MaskRCNN
+
+APPLICATIONS = {"resnet50": "ResNet50", "resnet101": "ResNet101"}
+DEVIATION = (58.4, 57.1, 57.4)  # of ImageNet's red, green and blue bytes
+
+
+def fetch(backbone: str) -> keras.Model:
+    """Keras' backbone with ImageNet weights; they are downloaded once and kept in Keras' cache.
+
+    Raises:
+        AnnError: there are none for this backbone, or they can't be downloaded.
+    """
+    if backbone not in APPLICATIONS:
+        raise AnnError(
+            f"There are no ImageNet weights for backbone={backbone}. Choose {' or '.join(APPLICATIONS)}, "
+            "or leave the flag -i out"
+        )
+    try:
+        return getattr(keras.applications, APPLICATIONS[backbone])(weights="imagenet", include_top=False)
+    except Exception as error:  # Keras raises bare exceptions here
+        raise AnnError(
+            f"The ImageNet weights for {backbone} can't be had ({error}). Run this once where the machine is "
+            "online, or copy ~/.keras/models from one that is, or leave the flag -i out"
+        ) from error
+
+
+def transfer(source: keras.Model, network: MaskRCNN) -> str:
+    """Give the network's backbone the weights of Keras' one; returns a sentence for the user.
+
+    Our input is standardised band by band, so the first kernel is multiplied by the deviation of ImageNet's
+    bands: whatever the type of the images, the layers see values as they did in ImageNet. Bands are taken
+    to be red, green and blue; for another number see `adapt_stem`.
+    """
+    backbone = network.backbone
+    kernel, bias = source.get_layer("conv1_conv").get_weights()
+    kernel = kernel[:, :, ::-1] * np.array(DEVIATION, np.float32)[:, None]
+    bands = network.config.bands
+    note = "" if bands == kernel.shape[2] else f". {stem_note(kernel.shape[2], bands)}"
+    backbone.get_layer("conv1").set_weights([adapt_stem(kernel, bands), bias])
+    _copy_normalisation(source.get_layer("conv1_bn"), backbone.get_layer("bn_conv1"))
+    for ours, theirs in _blocks(network.config.backbone):
+        for branch, place in (("branch1", 0), ("branch2a", 1), ("branch2b", 2), ("branch2c", 3)):
+            if place == 0 and not ours.endswith("a"):
+                continue  # only the first block of a stage projects its shortcut
+            convolution = source.get_layer(f"{theirs}_{place}_conv")
+            backbone.get_layer(f"res{ours}_{branch}").set_weights(convolution.get_weights())
+            normalisation = source.get_layer(f"{theirs}_{place}_bn")
+            _copy_normalisation(normalisation, backbone.get_layer(f"bn{ours}_{branch}"))
+    return f"The backbone starts from ImageNet weights{note}"
+
+
+def _blocks(backbone):
+    """Names of the residual blocks, ours and those of Keras."""
+    for index, blocks in enumerate(BLOCKS[backbone]):
+        for block in range(blocks):
+            yield f"{index + 2}{ascii_lowercase[block]}", f"conv{index + 2}_block{block + 1}"
+
+
+def _copy_normalisation(source, target):
+    """Copy gamma, beta, mean and variance; the epsilons differ, which goes into gamma."""
+    gamma, beta, mean, variance = source.get_weights()
+    gamma = gamma * np.sqrt((variance + EPSILON) / (variance + source.epsilon))
+    target.set_weights([gamma, beta, mean, variance])

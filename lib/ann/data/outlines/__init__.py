@@ -1,0 +1,1 @@
+"""Outlines of objects: masks, polygons, run lengths."""

@@ -1,0 +1,1 @@
+"""Pixels of files, window by window."""

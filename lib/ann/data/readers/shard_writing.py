@@ -1,0 +1,341 @@
+"""Write labelled images as Parquet shards (see `shards`): what belongs into which, one shard, the manifest.
+
+Shards are planned from what is known before pixels are read, so they can be written anywhere in any order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import uuid
+import warnings
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import MemoryFile
+
+from ann.data.dataset import Dataset, LabelledImage, WindowReader, count_class_ids, name_some
+from ann.data.example import Example
+from ann.data.outlines.masks import CroppedMask
+from ann.data.outlines.rle import runs_from_mask
+from ann.data.pixels.rasters import open_image, warning_filters
+from ann.data.pixels.windows import Window, whole
+from ann.data.readers.shards import FORMAT, MANIFEST, TILES_KEY, TRAINING, VALIDATION, VERSION
+from ann.data.samples.scaling import Moments
+from ann.data.split import split_dataset
+from ann.data.storage import Folder, storage_errors
+from ann.errors import DatasetError
+
+SHARD_BYTES = 128 * 2**20  # of pixels before compression, about: a file that storage likes and memory bears
+BLOCK_SIDE = (
+    256  # pixels; larger tiles are compressed in blocks, so that a window needs only those it touches
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedTile:
+    """A tile to be written: the window of the image of that number; part: training or validation."""
+
+    image: int
+    window: Window
+    part: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ShardSummary:
+    """What was written. instances: of each class; moments: of the pixels with data."""
+
+    name: str
+    bytes: int
+    tiles: int
+    instances: tuple[int, ...]
+    moments: Moments = field(repr=False)
+
+
+def split_single_scene(dataset: Dataset, share: float, seed: int) -> dict[str, tuple[LabelledImage, ...]]:
+    """The images of each part. share: of a single scene for validation, 0 for none.
+
+    Tiles of one scene never stand on both sides of a split, so a single scene is split before it is cut.
+    """
+    alike = len(dataset.images) == 1 or dataset.images[0].extent is not None
+    if share and not dataset.validation and alike and len({image.source for image in dataset.images}) == 1:
+        dataset = split_dataset(dataset, share, seed)
+    return {TRAINING: dataset.images, VALIDATION: dataset.validation}
+
+
+def plan_shards(parts: dict[str, Sequence[LabelledImage]], side: int) -> list[list[PlannedTile]]:
+    """Which tiles go into which shard. Images are numbered through all parts.
+
+    side: images with a longer side are cut evenly into tiles of at most that many pixels a side.
+    """
+    shards: list[list[PlannedTile]] = []
+    room = 0
+    number = 0
+    for part, images in parts.items():
+        for image in images:
+            pixel = image.bands * np.dtype(image.dtype).itemsize
+            for window in even_windows(image.height, image.width, side):
+                size = window.height * window.width * pixel
+                if size > room or not shards:
+                    shards.append([])
+                    room = SHARD_BYTES
+                shards[-1].append(PlannedTile(image=number, window=window, part=part))
+                room -= size
+            number += 1
+    return shards
+
+
+def even_windows(height: int, width: int, side: int) -> list[Window]:
+    """Cut an image into windows of at most `side` pixels a side, of about one size, without overlap."""
+    rows, columns = _even_cuts(height, side), _even_cuts(width, side)
+    return [
+        Window(row=top, column=left, height=bottom - top, width=right - left)
+        for top, bottom in pairwise(rows)
+        for left, right in pairwise(columns)
+    ]
+
+
+def _even_cuts(length: int, side: int) -> list[int]:
+    parts = -(-length // side)
+    return [number * length // parts for number in range(parts + 1)]
+
+
+def write_shard(
+    folder: Folder, number: int, tiles: Sequence[tuple[LabelledImage, Window, str]], class_count: int
+) -> ShardSummary:
+    """Write one shard; memory holds one tile.
+
+    tiles: image, window and part of each. The file's name is new each time, so that two tries at the same
+    shard never write to one file; what is not in the manifest doesn't count.
+
+    Raises:
+        DatasetError: an image can't be read, or the storage can't be written to; nothing is left behind then.
+    """
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    name = f"shard-{number:05d}-{uuid.uuid4().hex[:8]}.parquet"
+    schema = _schema()
+    index, instances, moments = [], np.zeros(class_count, np.int64), None
+    try:
+        with storage_errors(folder.file(name), "written"), folder.open_output(name) as file:
+            with parquet.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer:
+                for image, window, part in tiles:
+                    example = image.read(window)
+                    row, entry = _describe(image, window, part, example)
+                    writer.write_table(arrow.Table.from_pylist([row], schema))
+                    index.append(entry)
+                    instances += count_class_ids(example.class_ids, class_count)
+                    added = _moments(example)
+                    moments = added if moments is None else moments + added
+                writer.add_key_value_metadata({TILES_KEY: json.dumps(index, separators=(",", ":"))})
+            size = file.tell()
+    except BaseException:
+        with contextlib.suppress(DatasetError, OSError):  # the first error is what matters
+            folder.delete(name)
+        raise
+    return ShardSummary(
+        name=name,
+        bytes=size,
+        tiles=len(index),
+        instances=tuple(int(count) for count in instances),
+        moments=moments,
+    )
+
+
+def begin_writing(folder: Folder, *, overwrite: bool) -> None:
+    """Make the directory ready for shards: no manifest stands there from now on.
+
+    Raises:
+        DatasetError: it can't be written to, or holds shards already and `overwrite` is False.
+    """
+    folder.create()
+    found = folder.sizes()
+    if MANIFEST in found and not overwrite:
+        raise DatasetError(f"There are shards in {folder} already. Choose another place, or use --overwrite.")
+    folder.replace(f"{MANIFEST}.probe", b"{}")
+    folder.delete(f"{MANIFEST}.probe")
+    folder.delete(MANIFEST)
+
+
+def finish_writing(folder: Folder, dataset: Dataset, shards: Sequence[ShardSummary]) -> dict:
+    """Write the manifest, then remove shards that it doesn't name (of an earlier run, or of broken tries).
+
+    Raises:
+        DatasetError: a shard isn't found, as when other machines wrote to disks of their own.
+    """
+    sizes = folder.sizes()
+    lost = [folder.file(shard.name) for shard in shards if sizes.get(shard.name) != shard.bytes]
+    if lost:
+        raise DatasetError(
+            f"{len(lost)} of {len(shards)} shards that were written can't be found: {name_some(lost)}. "
+            "Choose storage that all machines see under the same path."
+        )
+    moments = sum((shard.moments for shard in shards[1:]), start=shards[0].moments)
+    mean, deviation = moments.scaling()
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "classes": list(dataset.classes),
+        "instances": np.sum([shard.instances for shard in shards], axis=0).tolist(),
+        "tiles": sum(shard.tiles for shard in shards),
+        "bands": dataset.images[0].bands,
+        "dtypes": sorted({image.dtype for image in (*dataset.images, *dataset.validation)}),
+        "pixels": moments.count,
+        "band_mean": list(mean),
+        "band_deviation": list(deviation),
+        "notes": list(dataset.notes),
+        "shards": [
+            {
+                "name": shard.name,
+                "bytes": shard.bytes,
+                "tiles": shard.tiles,
+                "instances": list(shard.instances),
+            }
+            for shard in shards
+        ],
+    }
+    folder.replace(MANIFEST, json.dumps(manifest, indent=1).encode())
+    named = {shard.name for shard in shards}
+    for name in sizes:
+        if name.startswith("shard-") and name.endswith(".parquet") and name not in named:
+            folder.delete(name)
+    return manifest
+
+
+def _schema():
+    import pyarrow as arrow
+
+    instance = arrow.struct(
+        {
+            "class_id": arrow.int32(),
+            "box": arrow.list_(arrow.int32(), 4),  # y1, x1, y2, x2 of what the tile shows
+            "whole": arrow.bool_(),  # the tile shows all of it
+            "area": arrow.float64(),  # pixels, also of what lies outside of the tile
+            "runs": arrow.list_(arrow.uint32()),
+        }
+    )
+    return arrow.schema(
+        {
+            "name": arrow.string(),
+            "scene": arrow.string(),
+            "row": arrow.int64(),
+            "column": arrow.int64(),
+            "height": arrow.int32(),
+            "width": arrow.int32(),
+            "transform": arrow.list_(arrow.float64()),
+            "crs": arrow.string(),
+            "image": arrow.binary(),
+            "valid": arrow.binary(),
+            "instances": arrow.list_(instance),
+        }
+    )
+
+
+def _describe(image: LabelledImage, window: Window, part: str, example: Example) -> tuple[dict, dict]:
+    """A tile's row of the table and its entry in the shard's metadata."""
+    row, column = _place_in_scene(image, window)
+    transform, crs = _georeference(image, row, column)
+    visible = np.ones(len(example.masks)) if example.visible is None else example.visible
+    cut = window != whole(image.height, image.width)
+    name = (
+        f"{image.name}[{window.row}:{window.box[2]},{window.column}:{window.box[3]}]" if cut else image.name
+    )
+    common = {
+        "name": name,
+        "scene": image.source,
+        "row": row,
+        "column": column,
+        "height": window.height,
+        "width": window.width,
+    }
+    entry = common | {
+        "part": part,
+        "dtype": str(example.image.dtype),
+        "pixel_size": image.pixel_size,
+        "class_ids": example.class_ids.tolist(),
+        "boxes": [mask.box for mask in example.masks],
+    }
+    valid = None if example.valid is None else zlib.compress(np.packbits(example.valid).tobytes())
+    instances = [
+        _instance(mask, int(class_id), float(share), window)
+        for mask, class_id, share in zip(example.masks, example.class_ids, visible, strict=True)
+    ]
+    values = {"transform": transform, "crs": crs, "image": encode_image(example.image), "valid": valid}
+    return common | values | {"instances": instances}, entry
+
+
+def _instance(mask: CroppedMask, class_id: int, visible: float, window: Window) -> dict:
+    return {
+        "class_id": class_id,
+        "box": mask.box,
+        "whole": visible >= 1,
+        "area": mask.area / visible,
+        "runs": runs_from_mask(mask, window.height, window.width),
+    }
+
+
+def encode_image(pixels: np.ndarray) -> bytes:
+    """Pixels (H, W, C) of any type that GDAL knows as a TIFF file, losslessly compressed."""
+    height, width, bands = pixels.shape
+    options = {"compress": "deflate", "predictor": 3 if pixels.dtype.kind == "f" else 2}
+    if max(height, width) > BLOCK_SIDE:
+        options |= {"tiled": True, "blockxsize": BLOCK_SIDE, "blockysize": BLOCK_SIDE}
+    with MemoryFile() as memory:
+        try:
+            with warning_filters(), warnings.catch_warnings():
+                warnings.simplefilter("ignore", NotGeoreferencedWarning)
+                target = memory.open(
+                    driver="GTiff",
+                    height=height,
+                    width=width,
+                    count=bands,
+                    dtype=pixels.dtype,
+                    interleave="pixel",
+                    photometric="minisblack",
+                    alpha="no",
+                    **options,
+                )
+            with target:
+                target.write(np.moveaxis(pixels, -1, 0))
+        except (RasterioError, TypeError, KeyError) as error:
+            raise DatasetError(
+                f"Pixels of type {pixels.dtype} can't be stored in shards ({error}). Convert the images."
+            ) from error
+        return bytes(memory.getbuffer())
+
+
+def _place_in_scene(image: LabelledImage, window: Window) -> tuple[int, int]:
+    """Row and column of a window in the whole scene, of which the image may itself be a part."""
+    row, column, read = window.row, window.column, image.read
+    while isinstance(read, WindowReader):
+        row, column, read = row + read.window.row, column + read.window.column, read.read
+    return row, column
+
+
+def _georeference(image: LabelledImage, row: int, column: int) -> tuple[list[float] | None, str | None]:
+    """The tile's transform and coordinate system, None for an image without."""
+    if image.pixel_size is None:
+        return None, None
+    if image.extent is not None:
+        west, south, east, north = image.extent
+        cell_width, cell_height = (east - west) / image.width, (north - south) / image.height
+        return [cell_width, 0, west + column * cell_width, 0, -cell_height, north - row * cell_height], None
+    try:
+        with open_image(image.source) as source:
+            if source.transform.is_identity:
+                return None, None
+            a, b, c, d, e, f = list(source.transform)[:6]
+            moved = [a, b, a * column + b * row + c, d, e, d * column + e * row + f]
+            return moved, source.crs.to_wkt() if source.crs else None
+    except DatasetError:  # labels of a scene that is no image file
+        return None, None
+
+
+def _moments(example: Example) -> Moments:
+    pixels = example.image.reshape(-1, example.image.shape[-1])
+    return Moments.of(pixels if example.valid is None else pixels[example.valid.ravel()])

@@ -1,0 +1,1 @@
+"""From labelled images to samples and batches: windows, sizes, augmentation, scaling, order."""

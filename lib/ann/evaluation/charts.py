@@ -1,0 +1,155 @@
+"""The report's charts, as PNG files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from maskrcnn.scores.average_precision import RECALLS, Scores
+
+COLOURS = ("#1f6f8b", "#d1495b", "#66a182", "#edae49", "#6c5b9e", "#8d6b4f", "#3d9be0", "#9aa5b1")
+GREY = "#9aa5b1"
+WIDTH, HEIGHT = 6.4, 3.6  # inches
+DOTS_PER_INCH = 130
+MOST_CLASSES = 12  # with a curve of their own
+
+LOSSES = {
+    "rpn_class_loss": "proposals: object or not",
+    "rpn_box_loss": "proposals: box",
+    "mrcnn_class_loss": "class",
+    "mrcnn_box_loss": "box",
+    "mrcnn_mask_loss": "outline",
+    "weight_loss": "size of weights",
+}
+
+Rows = Sequence[Mapping[str, str]]
+
+
+def loss_chart(rows: Rows) -> bytes:
+    """Loss of training and of validation over the epochs, and the parts of the latter."""
+    figure, axes = _epoch_chart(rows, "loss")
+    epochs = _column(rows, "epoch")
+    validated = not np.isnan(_column(rows, "val_loss")).all()
+    prefix = "val_" if validated else ""
+    parts = [name for name in rows[0] if name.endswith("_loss") and not name.startswith("val_")]
+    for number, name in enumerate(parts):
+        colour = COLOURS[(number + 2) % len(COLOURS)]
+        _line(axes, epochs, _column(rows, prefix + name), colour, LOSSES.get(name, name), 1, ":")
+    _line(axes, epochs, _column(rows, "loss"), COLOURS[0], "training")
+    if validated:
+        _line(axes, epochs, _column(rows, "val_loss"), COLOURS[1], "validation")
+    axes.set_ylim(bottom=0)
+    axes.legend(fontsize=9, frameon=False, ncols=2)
+    return _png(figure)
+
+
+def score_chart(rows: Rows, best_epoch: int) -> bytes:
+    """The main scores over the epochs; the best epoch is marked."""
+    figure, axes = _epoch_chart(rows, "score")
+    epochs = _column(rows, "epoch")
+    lines = (
+        ("mask_AP50", "mask AP50", COLOURS[2], 1.3),
+        ("mask_AP75", "mask AP75", COLOURS[3], 1.3),
+        ("box_AP", "box AP", COLOURS[1], 1.3),
+        ("mask_AP", "mask AP", COLOURS[0], 2.4),
+    )
+    for name, label, colour, width in lines:
+        _line(axes, epochs, _column(rows, name), colour, label, width)
+    if best_epoch:
+        axes.axvline(best_epoch, color=GREY, linestyle="--", linewidth=1, label=f"best: epoch {best_epoch}")
+    axes.set_ylim(0, 1)
+    axes.legend(fontsize=9, frameon=False, ncols=2)
+    return _png(figure)
+
+
+def class_chart(rows: Rows, classes: Sequence[str]) -> bytes:
+    """Mask AP of each class over the epochs."""
+    figure, axes = _epoch_chart(rows, "mask AP")
+    for number, name in enumerate(classes[:MOST_CLASSES]):
+        values = _column(rows, f"mask_AP_{name}")
+        style = "-" if number < len(COLOURS) else "--"
+        _line(axes, _column(rows, "epoch"), values, COLOURS[number % len(COLOURS)], name, 1.6, style)
+    axes.set_ylim(0, 1)
+    axes.legend(fontsize=9, frameon=False, ncols=2)
+    return _png(figure)
+
+
+def time_chart(rows: Rows) -> bytes:
+    """Minutes of each epoch, and the learning rate at its end."""
+    figure, axes = _epoch_chart(rows, "minutes")
+    epochs = _column(rows, "epoch")
+    axes.bar(epochs, _column(rows, "seconds") / 60, color="#b7d3dc", label="minutes", zorder=2)
+    axes.set_ylim(bottom=0)
+    other = axes.twinx()
+    other.plot(epochs, _column(rows, "learning_rate"), color=COLOURS[1], linewidth=1.6, marker=_marker(rows))
+    other.set_ylabel("learning rate", color=COLOURS[1])
+    other.set_ylim(bottom=0)
+    other.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    other.tick_params(labelsize=9, colors=COLOURS[1])
+    for side in ("top", "left", "right", "bottom"):
+        other.spines[side].set_visible(False)
+    return _png(figure)
+
+
+def precision_recall_chart(scores: Scores, class_name: str) -> bytes:
+    """Precision over recall of a class's masks, at IoU 0.5 and 0.75; a dot at the best confidence."""
+    figure, axes = _chart("recall: share of the objects found", "precision", size=(4.2, 3.3))
+    for iou, colour in ((0.5, COLOURS[0]), (0.75, COLOURS[3])):
+        average = scores.average_precision("mask", iou, class_name)
+        values = scores.curve("mask", iou, class_name)
+        axes.plot(RECALLS, values, color=colour, linewidth=1.8, label=f"IoU {iou:g}: AP {average:.2f}")
+    confidence, precision, recall = scores.best_confidence("mask", class_name)
+    if not np.isnan(confidence):
+        label = f"confidence {confidence:.2f}"
+        axes.plot([recall], [precision], "o", color=COLOURS[1], markersize=6, label=label)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1.02)
+    axes.set_title(class_name, fontsize=11, loc="left")
+    axes.legend(fontsize=9, frameon=False, loc="best")
+    return _png(figure)
+
+
+def _epoch_chart(rows: Rows, y_label: str):
+    """An empty chart with room for the epochs so far."""
+    figure, axes = _chart("epoch", y_label)
+    epochs = _column(rows, "epoch")
+    axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+    return figure, axes
+
+
+def _chart(x_label: str, y_label: str, size=(WIDTH, HEIGHT)):
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    axes.set_xlabel(x_label, fontsize=10)
+    axes.set_ylabel(y_label, fontsize=10)
+    axes.tick_params(labelsize=9)
+    axes.grid(alpha=0.25, zorder=0)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    if x_label == "epoch":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    return figure, axes
+
+
+def _line(axes, epochs, values, colour, label, width=2.2, style="-") -> None:
+    marker = "." if len(epochs) < 40 else None
+    axes.plot(epochs, values, style, color=colour, linewidth=width, marker=marker, label=label)
+
+
+def _marker(rows: Rows) -> str | None:
+    return "." if len(rows) < 40 else None
+
+
+def _column(rows: Rows, name: str) -> np.ndarray:
+    return np.array([float(row.get(name) or "nan") for row in rows])
+
+
+def _png(figure) -> bytes:
+    data = io.BytesIO()
+    figure.savefig(data, dpi=DOTS_PER_INCH, format="png", metadata={"Software": None})
+    return data.getvalue()

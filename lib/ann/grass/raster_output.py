@@ -1,0 +1,159 @@
+"""Instances, their classes and scores as raster maps."""
+
+from __future__ import annotations
+
+import colorsys
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+
+import grass.lib.raster as libraster
+import grass.script as gs
+import numpy as np
+from grass.pygrass.raster import RasterRow
+from grass.pygrass.raster.buffer import Buffer
+
+from ann.grass.bands import CELL_NULL
+from ann.grass.region import LIBRARY_LOCK, Grid, grid_environment, use_grid
+from ann.grass.temporary import TemporaryMaps
+from maskrcnn.grass.instances import InstanceTable
+
+# GRASS reads labels in quadratic time, and most modules read them: r.info takes 5 s with 20,000, 31 s with
+# 50,000.
+LABEL_LIMIT = 10_000
+
+
+class RasterWriter:
+    """Writes a new raster map of the current mapset from top to bottom, in the output window of the process.
+
+    The map appears when all went well; after an error nothing of it stays. Uses the C library, because
+    `RasterRow` takes the size of a new map from the window that maps are read in.
+    """
+
+    def __init__(self, name: str, grid: Grid, *, dtype: type = np.int32):
+        self._name = name
+        self._grid = grid
+        self._dtype = dtype
+        self._type = libraster.CELL_TYPE if dtype == np.int32 else libraster.FCELL_TYPE
+        self._rows_written = 0
+
+    def __enter__(self) -> RasterWriter:
+        with LIBRARY_LOCK:
+            self._file = libraster.Rast_open_new(self._name.encode(), self._type)
+        return self
+
+    def write(self, values: np.ndarray) -> None:
+        """Append rows: (rows, columns); CELL_NULL or NaN is NULL."""
+        values = np.ascontiguousarray(values, dtype=self._dtype)
+        if values.shape[1:] != (self._grid.columns,):
+            raise ValueError(f"Expected rows of {self._grid.columns} cells, received shape {values.shape}")
+        with LIBRARY_LOCK:
+            for row in values:
+                libraster.Rast_put_row(self._file, row.ctypes.data_as(ctypes.c_void_p), self._type)
+        self._rows_written += len(values)
+
+    def __exit__(self, exception_type, exception, traceback) -> None:
+        complete = self._rows_written == self._grid.rows
+        with LIBRARY_LOCK:
+            if exception_type is None and complete:
+                libraster.Rast_close(self._file)
+            else:
+                libraster.Rast_unopen(self._file)
+        if exception_type is None and not complete:
+            raise AssertionError(
+                f"{self._rows_written} of {self._grid.rows} rows of <{self._name}> were written"
+            )
+
+
+def instances_to_cells(instance_ids: np.ndarray, first_category: int) -> np.ndarray:
+    """Cells of the instance map: instance 1 gets the category `first_category`; NULL outside of instances."""
+    return np.where(instance_ids > 0, instance_ids + (first_category - 1), CELL_NULL).astype(np.int32)
+
+
+def write_lookup(source: str, target: str, grid: Grid, by_category: np.ndarray) -> None:
+    """Write `target` with the value that `by_category` has for each cell of the instance map `source`.
+
+    by_category: (categories + 1,) int32 or float32. No map may be open.
+    """
+    use_grid(grid)
+    is_class = by_category.dtype.kind == "i"
+    null = CELL_NULL if is_class else np.nan
+    mapset = gs.gisenv()["MAPSET"]
+    with RasterWriter(target, grid, dtype=np.int32 if is_class else np.float32) as writer:
+        instances = RasterRow(source, mapset)
+        with LIBRARY_LOCK:
+            libraster.Rast_suppress_masking()  # it has been applied where it applies
+            instances.open("r")
+        buffer = Buffer((grid.columns,), "CELL")
+        for row in range(grid.rows):
+            with LIBRARY_LOCK:
+                instances.get_row(row, buffer)
+            cells = np.asarray(buffer)
+            present = cells != CELL_NULL
+            writer.write(np.where(present, by_category[np.where(present, cells, 0)], null)[np.newaxis])
+        with LIBRARY_LOCK:
+            instances.close()
+            libraster.Rast_unsuppress_masking()
+
+
+def finish_instance_raster(
+    name: str,
+    table: InstanceTable,
+    classes: Sequence[str],
+    *,
+    grid: Grid,
+    source: str,
+    temporary: TemporaryMaps,
+) -> None:
+    """Labels "class score", random colours and the history of an instance map."""
+    environment = grid_environment(grid)
+    if 0 < len(table) <= LABEL_LIMIT:
+        path = Path(temporary.file("labels"))
+        with path.open("w", encoding="utf-8") as labels:
+            for category, class_id, score in zip(
+                table.categories, table.class_ids, table.scores, strict=True
+            ):
+                labels.write(f"{category}|{classes[class_id - 1]} {score:.3f}\n")
+        gs.run_command("r.category", map=name, rules=str(path), separator="pipe", env=environment)
+    elif len(table):
+        gs.message(
+            f"The {len(table)} instances of {source} get no labels, which would make the raster map slow. "
+            "The vector maps' tables and the class and score rasters have what they would say"
+        )
+    if len(table):
+        gs.run_command("r.colors", map=name, color="random", env=environment)
+    _describe(name, "Detected instances", source, environment)
+
+
+def finish_class_raster(name: str, classes: Sequence[str], *, grid: Grid, source: str) -> None:
+    """Labels, one colour per class, and the history of a map of class ids."""
+    environment = grid_environment(grid)
+    labels = "".join(f"{class_id}|{class_name}\n" for class_id, class_name in enumerate(classes, 1))
+    gs.write_command(
+        "r.category", map=name, rules="-", separator="pipe", stdin=labels.encode(), env=environment
+    )
+    colors = ""
+    for class_id in range(1, len(classes) + 1):
+        red, green, blue = (round(255 * part) for part in class_color(class_id, len(classes)))
+        colors += f"{class_id} {red}:{green}:{blue}\n"
+    gs.write_command("r.colors", map=name, rules="-", stdin=colors.encode(), env=environment)
+    _describe(name, "Classes of detected instances", source, environment)
+
+
+def finish_score_raster(name: str, *, grid: Grid, source: str) -> None:
+    """Colours and the history of a map of scores."""
+    environment = grid_environment(grid)
+    gs.write_command(
+        "r.colors", map=name, rules="-", stdin=b"0 68:1:84\n0.5 33:145:140\n1 253:231:37\n", env=environment
+    )
+    _describe(name, "Scores of detected instances", source, environment)
+
+
+def class_color(class_id: int, class_count: int) -> tuple[float, float, float]:
+    """(red, green, blue), 0 to 1; evenly spaced hues, the same for each run."""
+    return colorsys.hsv_to_rgb((class_id - 1) / max(class_count, 1), 0.75, 0.9)
+
+
+def _describe(name: str, title: str, source: str, environment: dict[str, str]) -> None:
+    gs.run_command("r.support", map=name, title=title, source1=source[:79], env=environment)
+    gs.raster_history(name, env=environment)

@@ -1,0 +1,107 @@
+"""Training on several devices with PyTorch: a process for each, which add up their gradients."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as group
+
+from ann.devices.place import Place
+from ann.training.shares import ReplicaTraining, moving_statistics, with_total
+from maskrcnn.network.model import MaskRCNN
+
+BUCKET = 8 * 2**20  # numbers of gradients that are sent at once; 32 MiB
+
+
+class GroupedTraining(ReplicaTraining):
+    """The replica of this process; the process group must have been joined (`join_group`).
+
+    Batches hold the rows of this process only.
+    """
+
+    def __init__(self, network: MaskRCNN):
+        super().__init__(network)
+        for variable in self.variables:  # the same everywhere, whatever each process has drawn
+            group.broadcast(variable.value.data, src=0)
+
+    def add_up(self, values):
+        flat = torch.stack([value.detach() for value in values])
+        group.all_reduce(flat)
+        return list(flat)
+
+    def train_on_batch(self, batch, return_dict=True):
+        shares = self.loss_values(self(batch, training=True))
+        self.zero_grad()
+        self.optimizer.scale_loss(sum(shares.values())).backward()
+        weights = self.trainable_weights[:]
+        gradients = [weight.value.grad for weight in weights]
+        add_up_in_place([gradient for gradient in gradients if gradient is not None])
+        with torch.no_grad():
+            self.optimizer.apply(gradients, weights)
+        if self.network.train_batch_norm:
+            self._share_statistics()
+        return self._whole_losses(shares)
+
+    def test_on_batch(self, batch, return_dict=True):
+        with torch.no_grad():
+            return self._whole_losses(self.loss_values(self(batch, training=False)))
+
+    def _whole_losses(self, shares):
+        return with_total(dict(zip(shares, self.add_up(list(shares.values())), strict=True)))
+
+    def _share_statistics(self):
+        """Make moving statistics, to which each process has added those of its rows, the mean over them."""
+        statistics = [variable.value.data for variable in moving_statistics(self.network)]
+        add_up_in_place(statistics)
+        torch._foreach_div_(statistics, group.get_world_size())
+
+
+def add_up_in_place(tensors: list[torch.Tensor]) -> None:
+    """Replace tensors, which have the same shapes in all processes, by their sums over the processes."""
+    bucket, size = [], 0
+    for tensor in tensors:
+        bucket.append(tensor)
+        size += tensor.numel()
+        if size >= BUCKET:
+            _add_up_bucket(bucket)
+            bucket, size = [], 0
+    if bucket:
+        _add_up_bucket(bucket)
+
+
+def _add_up_bucket(tensors):
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+    group.all_reduce(flat)
+    start = 0
+    for tensor in tensors:
+        tensor.copy_(flat[start : start + tensor.numel()].view_as(tensor))
+        start += tensor.numel()
+
+
+def first_says(value: float) -> float:
+    """The value of the first process, in all of them."""
+    said = torch.tensor(value, dtype=torch.float64, device="cuda" if torch.cuda.is_available() else "cpu")
+    group.broadcast(said, src=0)
+    return float(said)
+
+
+@contextlib.contextmanager
+def join_group(place: Place) -> Iterator[None]:
+    """Inside of the context this process belongs to the group; one that a launcher has joined is used."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(place.local_rank)
+    if group.is_initialized():
+        yield
+        return
+    group.init_process_group(
+        "nccl" if torch.cuda.is_available() else "gloo",
+        init_method=f"tcp://{place.address}",
+        rank=place.rank,
+        world_size=place.world_size,
+    )
+    try:
+        yield
+    finally:
+        group.destroy_process_group()

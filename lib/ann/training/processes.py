@@ -1,0 +1,247 @@
+"""Training in several processes of this machine, one for each device, watched over by this one.
+
+PyTorch needs it. This process trains nothing: it passes on what the first of them reports, and sees to it
+that all end when one fails or Ctrl-C is pressed. When it is killed itself, they end too.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+from ann.devices.place import Place, free_address
+from ann.errors import AnnError
+from ann.training import log
+from ann.training.worker import Job, Silence, train_worker
+
+STOP_SECONDS = 60  # after Ctrl-C, for the first process to end by itself
+END_SECONDS = 5  # for a process to end that was told to, or that is through
+FAILURE_SECONDS = 3  # in which processes that failed because of another one report as well
+LOOK_SECONDS = 0.5  # between two looks for Ctrl-C
+LOOPBACK = "/sys/class/net/lo"
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A process that trains, and the line to it."""
+
+    process: BaseProcess
+    line: Connection
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a process ended. expected: an error that a user can mend; when: of `time.time`."""
+
+    text: str
+    expected: bool
+    when: float
+
+
+def train_in_processes(job: Job, reporter):
+    """Train with a process for each of `job.settings.device_count` devices. Returns a `TrainingResult`.
+
+    Raises:
+        AnnError: the training failed, or one of the processes died.
+    """
+    count = job.settings.device_count
+    address = free_address("127.0.0.1")
+    workers = []
+    started, patience = time.time(), 0
+    try:
+        for rank in range(count):
+            place = Place(rank=rank, world_size=count, local_rank=rank, address=address)
+            workers.append(start_worker(place))
+        for worker in workers:
+            with contextlib.suppress(OSError):  # it died: seen below
+                worker.line.send(job)
+        with _interruptible() as interrupted:
+            result = _watch(workers, reporter, interrupted)
+        patience = END_SECONDS  # the others are about to end as well
+        return result
+    except KeyboardInterrupt:
+        return _interrupt(workers, job, reporter, started)
+    finally:
+        _end_all(workers, patience)
+
+
+def start_worker(place: Place) -> Worker:
+    """Start a process that waits for its job. It ignores Ctrl-C, which a terminal sends to all processes."""
+    context = multiprocessing.get_context("spawn")
+    line, their_line = context.Pipe()
+    process = context.Process(
+        target=_work, args=(their_line, place), name=f"training-{place.rank}", daemon=True
+    )
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
+    try:
+        process.start()  # inherits what is ignored
+    finally:
+        if in_main_thread:
+            signal.signal(signal.SIGINT, before)
+    their_line.close()
+    return Worker(process, line)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Note Ctrl-C in an event. Raised wherever it comes, it gets lost in callbacks, as in those of JAX."""
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed
+        return
+    before = signal.signal(signal.SIGINT, lambda number, frame: pressed.set())
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _watch(workers, reporter, interrupted):
+    """Pass on the first process' reports until it is through, or until Ctrl-C."""
+    while True:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        running = [worker for worker in workers if worker.process.exitcode is None]
+        sources = [source for worker in running for source in (worker.line, worker.process.sentinel)]
+        wait(sources, timeout=LOOK_SECONDS)
+        for worker in running:
+            ended = worker.process.exitcode  # before the messages are read: all are there then
+            for kind, content in _messages(worker):
+                if kind == "result" and worker is workers[0]:
+                    return content
+                if kind == "failure":
+                    _raise_first_failure(workers, [content])
+                if kind in ("message", "percent"):
+                    getattr(reporter, kind)(*content)
+            if ended or (ended == 0 and worker is workers[0]):
+                _raise_first_failure(workers, [])
+
+
+def _messages(worker):
+    """What a process has sent so far; nothing more comes from one that has ended."""
+    with contextlib.suppress(EOFError, OSError):
+        while worker.line.poll():
+            yield worker.line.recv()
+
+
+def _raise_first_failure(workers, failures):
+    """Tell the cause: others fail because one did."""
+    deadline = time.monotonic() + FAILURE_SECONDS
+    failures = list(failures)
+    while time.monotonic() < deadline and any(worker.process.is_alive() for worker in workers):
+        time.sleep(0.1)
+    for worker in workers:
+        failures += [content for kind, content in _messages(worker) if kind == "failure"]
+    killed = [worker.process for worker in workers if (worker.process.exitcode or 0) < 0]
+    expected = [failure for failure in failures if failure.expected]
+    if expected:
+        raise AnnError(min(expected, key=lambda failure: failure.when).text)
+    if killed:
+        name = signal.Signals(-killed[0].exitcode).name
+        raise AnnError(
+            f"One of the {len(workers)} training processes was killed ({killed[0].name}, {name}), the others "
+            "were stopped. If nobody did it, the main memory may not suffice: lower images_per_gpu or "
+            "gpu_count. With model=, the training goes on from the last model"
+        )
+    cause = min(failures, key=lambda failure: failure.when).text if failures else "it told no reason"
+    raise AnnError(f"One of the {len(workers)} training processes failed: {cause}")
+
+
+def _interrupt(workers, job, reporter, started):
+    """End as Ctrl-C ends a run in one process; a second Ctrl-C, or no answer, ends it at once."""
+    with contextlib.suppress(KeyboardInterrupt, OSError, IndexError):
+        first = workers[0]
+        first.line.send("stop")
+        deadline = time.monotonic() + STOP_SECONDS
+        while first.process.is_alive() and time.monotonic() < deadline:
+            wait([first.line, first.process.sentinel], timeout=1)
+            for kind, content in _messages(first):
+                if kind == "result":
+                    return content
+                if kind == "message":
+                    reporter.message(*content)
+    from ann.training.loop import TrainingResult
+
+    epochs = [int(row["epoch"]) for row in log.read_rows(job.settings.table_path)]
+    paths = {epoch: job.settings.model_path(epoch) for epoch in epochs}
+    written = [epoch for epoch, path in paths.items() if path.exists() and path.stat().st_mtime >= started]
+    last = max(written, default=job.epoch)
+    return TrainingResult(last, log.best_epoch(job.settings.table_path), interrupted=True)
+
+
+def _end_all(workers, patience):
+    """Leave no process behind. patience: seconds that they get to end by themselves."""
+    deadline = time.monotonic() + patience
+    for worker in workers:
+        worker.process.join(max(0, deadline - time.monotonic()))
+    for end in (BaseProcess.terminate, BaseProcess.kill):
+        for worker in workers:
+            end(worker.process)
+        for worker in workers:
+            worker.process.join(END_SECONDS)
+    for worker in workers:
+        worker.line.close()
+
+
+def _work(line: Connection, place: Place) -> None:
+    """What a process does."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // place.world_size)))
+    if os.path.exists(LOOPBACK):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    try:
+        job = line.recv()
+        if place.first:
+            signal.signal(signal.SIGUSR1, _raise_interrupt)
+            threading.Thread(target=_stop_when_told, args=(line,), daemon=True).start()
+        result = train_worker(job, LineReporter(line) if place.first else Silence(), place)
+        line.send(("result", result))
+    except BaseException as error:
+        expected = isinstance(error, AnnError)
+        text = str(error) if expected else traceback.format_exc()
+        with contextlib.suppress(OSError):
+            line.send(("failure", Failure(text, expected, time.time())))
+        os._exit(1)  # communication under way with the other processes could wait for ever
+
+
+class LineReporter:
+    """Reports to the process at the other end."""
+
+    def __init__(self, line: Connection):
+        self._line = line
+
+    def message(self, text: str) -> None:
+        self._line.send(("message", (text,)))
+
+    def percent(self, done: int, total: int) -> None:
+        self._line.send(("percent", (done, total)))
+
+
+def _end_with_parent():
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def _stop_when_told(line):
+    with contextlib.suppress(EOFError, OSError):
+        if line.recv() == "stop":
+            _thread.interrupt_main(signal.SIGUSR1)
+
+
+def _raise_interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def _cores():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

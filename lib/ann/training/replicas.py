@@ -1,0 +1,109 @@
+"""How a training step is spread over several devices: each takes an equal part of the batch.
+
+The losses are those of the whole batch (sums and counts are added up over the devices before they are
+divided), and so are the gradients: the weights come out as with all images on one device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import keras
+
+from ann.devices.available import check_device_count, list_devices
+from ann.devices.place import Place
+from ann.errors import DeviceError
+from maskrcnn.network.model import MaskRCNN
+from maskrcnn.network.training import TrainingNetwork
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The devices that share the training.
+
+    names: those of this process, for people.
+    training_network: makes a network, which was built inside of `use_devices`, ready to be trained on them.
+    first: whether this is the one process, or the first of several, that writes files.
+    agree: what the first process says in place of this process' number, so that all decide alike.
+    """
+
+    names: str = ""
+    training_network: Callable[[MaskRCNN], TrainingNetwork] = TrainingNetwork
+    first: bool = True
+    agree: Callable[[float], float] = float
+
+
+@contextlib.contextmanager
+def use_devices(count: int, place: Place) -> Iterator[Devices]:
+    """Inside of the context networks are built and trained on `count` devices, those of all processes.
+
+    JAX and TensorFlow use all devices of a machine from one process, PyTorch from a process for each device.
+
+    Raises:
+        DeviceError: there are fewer devices here than this process should use, or the backend can't do it.
+    """
+    here = place.share(count)
+    here = here.stop - here.start
+    backend = keras.backend.backend()
+    if backend == "jax" and place.world_size > 1:
+        join_processes(place)
+    if backend == "torch" and place.world_size > 1:
+        names = check_device_count(place.local_rank + 1)[-1:]
+    else:
+        names = check_device_count(here)
+    names = ", ".join(names) + (f" in each of {place.world_size} processes" if place.world_size > 1 else "")
+    if count == 1:
+        yield Devices(names)
+    elif backend == "jax":
+        with share_out(here).scope():
+            yield Devices(names, first=place.first, agree=agree if place.world_size > 1 else float)
+    elif backend == "tensorflow" and place.world_size == 1:
+        import tensorflow
+
+        from ann.training.mirrored import MirroredTraining
+
+        strategy = tensorflow.distribute.MirroredStrategy(list_devices()[:count])
+        with strategy.scope():
+            yield Devices(names, lambda network: MirroredTraining(network, strategy))
+    elif backend == "torch" and here == 1:
+        from ann.training.grouped import GroupedTraining, first_says, join_group
+
+        with join_group(place):
+            yield Devices(names, GroupedTraining, first=place.first, agree=first_says)
+    else:
+        way = (
+            "over several processes: Keras has no way to do it. Set KERAS_BACKEND=jax or torch"
+            if backend == "tensorflow"
+            else f"with {count} devices in {place.world_size} processes. Start a process for each device"
+        )
+        raise DeviceError(f"The Keras backend {backend} can't train {way}")
+
+
+def join_processes(place: Place) -> None:
+    """Make JAX know the devices of all processes, unless a launcher has done it already."""
+    import jax
+
+    if not jax.distributed.is_initialized():
+        keras.distribution.initialize(place.address, place.world_size, place.rank)
+
+
+def share_out(count: int) -> keras.distribution.DataParallel:
+    """Batches spread over the first `count` devices of each JAX process; the weights are on all of them."""
+    import jax
+
+    devices = [
+        device
+        for process in range(jax.process_count())
+        for device in [one for one in jax.devices() if one.process_index == process][:count]
+    ]
+    return keras.distribution.DataParallel(devices=devices, auto_shard_dataset=False)
+
+
+def agree(value: float) -> float:
+    """The first JAX process' value."""
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    return float(multihost_utils.broadcast_one_to_all(np.float32(value)))

@@ -1,0 +1,163 @@
+"""The training of one process, alone or as one of several: no matter who started it, or with what options."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+
+from ann.data.dataset import Dataset, LabelledImage
+from ann.devices.place import Place
+from ann.training.preparation import ImageSize, make_feed
+from ann.training.settings import TrainingSettings
+from ann.weights import ModelFile, load_weights, read_model
+from maskrcnn.config import ModelConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """Everything about a run, checked. It can be pickled and sent to processes on other machines.
+
+    The files it names (images, initial model, logs) must be found under the same paths there.
+    `settings.device_count` counts the devices of all processes. `imagenet`: the backbone starts
+    from ImageNet weights. `epoch`: the run goes on after it; 0 for a new run. `held_out`: images that the
+    final model is tested on; `options`: what the user asked for, for the report.
+    """
+
+    dataset: Dataset
+    config: ModelConfig
+    size: ImageSize
+    settings: TrainingSettings
+    initial: ModelFile | None = None
+    skip_heads: bool = False
+    imagenet: bool = False
+    epoch: int = 0
+    held_out: tuple[LabelledImage, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+class Silence:
+    """A reporter that tells nobody."""
+
+    def message(self, text: str) -> None:
+        pass
+
+    def percent(self, done: int, total: int) -> None:
+        pass
+
+
+def train(job: Job, reporter):
+    """Train on `job.settings.device_count` devices of this machine; imports Keras.
+
+    Returns a `TrainingResult`.
+
+    Raises:
+        AnnError: there are fewer devices, or the training failed.
+    """
+    import keras
+
+    count = job.settings.device_count
+    if count > 1 and keras.backend.backend() == "torch":
+        from ann.backbones import imagenet
+        from ann.devices.available import check_device_count
+        from ann.training.processes import train_in_processes
+
+        check_device_count(count)
+        if job.imagenet:
+            imagenet.fetch(job.config.backbone)  # once, before all processes want them
+        return train_in_processes(job, reporter)
+    return train_worker(job, reporter, Place())
+
+
+def train_worker(job: Job, reporter, place: Place):
+    """Train as the process at `place`; all processes are given the same job. Imports Keras.
+
+    Only the first process writes files and reports. Returns a `TrainingResult`.
+
+    Raises:
+        AnnError: there are fewer devices than this process should use, or the training failed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import keras
+
+    from ann.backbones import imagenet
+    from ann.training.loop import run_epochs
+    from ann.training.precision import choose_precision, use_precision
+    from ann.training.record import RunRecord
+    from ann.training.replicas import use_devices
+    from maskrcnn.network.inference import Detector
+    from maskrcnn.network.layout import legacy_layout
+    from maskrcnn.network.model import build_network
+    from maskrcnn.network.training import anchor_count
+
+    config, settings = job.config, job.settings
+    if not place.first:
+        reporter = Silence()
+    with ExitStack() as stack:
+        devices = stack.enter_context(use_devices(settings.device_count, place))
+        precision = choose_precision(settings.precision)  # asks the devices, once they are set up
+        stack.enter_context(use_precision(precision))
+        keras.utils.set_random_seed(settings.seed)
+        network = build_network(config)
+        height, width = config.image_shape
+        backend = f"Keras {keras.version()} on {keras.backend.backend()}, {precision}"
+        facts = {
+            "Model": f"{config.backbone}, {network.count_params():,} weights, "
+            f"input of {height} x {width} pixels in {config.bands} bands",
+            "Devices": f"{devices.names} ({backend}), {settings.batch_size} images per step",
+        }
+        for name, value in facts.items():
+            reporter.message(f"{name}: {value}")
+        if job.imagenet:
+            reporter.message(imagenet.transfer(imagenet.fetch(config.backbone), network))
+        if job.initial:
+            report = load_weights(legacy_layout(network), job.initial, skip_heads=job.skip_heads)
+            reporter.message(f"{job.initial.path}: {report.summary()}")
+        if job.epoch:
+            reporter.message(f"Going on after epoch {job.epoch}")
+        feed = make_feed(
+            job.dataset,
+            config,
+            job.size,
+            settings,
+            anchor_count(config),
+            part=place.share(settings.batch_size),
+        )
+        # JAX computes with weights of all processes only where all take part
+        can_score = place.world_size == 1 or keras.backend.backend() != "jax"
+        if not can_score:
+            reporter.message("No scores: JAX does not detect while it trains in several processes")
+        record = RunRecord(job, Detector(network), facts)
+        result = run_epochs(
+            devices.training_network(network),
+            config,
+            feed,
+            settings,
+            reporter,
+            first_epoch=job.epoch + 1,
+            score=record.score if can_score else None,
+            record=record.write,
+            devices=devices,
+        )
+        if job.held_out and can_score and place.first and result.last_epoch and not result.interrupted:
+            try:
+                test_model(job, result.last_epoch, network, record, reporter)
+            except KeyboardInterrupt:
+                return replace(result, interrupted=True)
+        return result
+
+
+def test_model(job: Job, last_epoch: int, network, record, reporter) -> None:
+    """Score the best model of a finished run, or the last one, on the images that were left out."""
+    from ann.training.record import describe_scores
+    from maskrcnn.network.layout import legacy_layout
+
+    path = job.settings.best_path
+    if not path.exists():  # of a run that began with a version that kept none
+        path = job.settings.model_path(last_epoch)
+    load_weights(legacy_layout(network), read_model(path))
+    count = len(job.held_out)
+    reporter.message(f"Testing {path} on the {count} {'image' if count == 1 else 'images'} left out...")
+    scores = record.test(path.name)
+    reporter.message(f"Scores on the images left out: {describe_scores(scores)}")

@@ -1,0 +1,346 @@
+"""Read model files: what is in them, and their arrays.
+
+A model file is one HDF5 file in the layout of the legacy Mask R-CNN models: a group per layer, the layers'
+order in the attribute `layer_names`, each layer's arrays in `weight_names`. Ours carry a description beside
+(`description.py`) and, if training is to go on, its state; files without are recognised by their layers.
+
+HDF5 itself is parsed by a process of its own (`inspection.py`), so that no file, however broken or hostile,
+takes this process down. Here only plain bytes are read, at positions checked against the file's size.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+import subprocess
+import sys
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ann.errors import ModelFileError
+from ann.weights.description import (
+    CLASS_LAYER,
+    STEM,
+    read_description,
+    recognise_backbone,
+    recognised_config,
+)
+from maskrcnn.config import ModelConfig
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+INSPECTION_SECONDS = 120  # a real file takes 0.3 s, of which 0.2 are Python's start
+COPY_AGAIN = "Copy or download it again"
+ALLOWED_TYPES = tuple(
+    order + kind for order in "<>" for kind in ("f2", "f4", "f8", "i2", "i4", "i8", "u2", "u4", "u8")
+)
+ALLOWED_TYPES += ("|i1", "|u1")
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array in a file: `dtype` in numpy's notation, `position` in bytes from the file's start."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    position: int
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFile:
+    """What a model file holds. No array is read before it is asked for.
+
+    `layers`: arrays by layer name, both in the file's order; layers without arrays are in it too.
+    `backbone`, `bands`, `class_count` (with the background; None in a file with a backbone only) come from
+    the layers. `extra` is what was given to `save_model`.
+    """
+
+    path: Path
+    layers: Mapping[str, tuple[StoredArray, ...]]
+    backbone: str
+    bands: int
+    class_count: int | None
+    has_description: bool
+    described: ModelConfig | None = None
+    extra: dict = field(default_factory=dict)
+    training_state: tuple[StoredArray, ...] = ()
+    checksums: Mapping[str, list] = field(default_factory=dict)
+    stamp: tuple[int, ...] = ()  # tells whether the file was replaced since
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's description; of a legacy file what its layers say, classes named class_1, class_2, ...
+
+        Raises:
+            ModelFileError: the file holds a backbone only, no whole model.
+        """
+        if self.described is not None:
+            return self.described
+        if self.class_count is None:
+            raise ModelFileError(
+                f"Model file {self.path} holds a {self.backbone} backbone without a class layer "
+                f"({CLASS_LAYER}). It can start a training, but nothing can be detected with it"
+            )
+        return recognised_config(self.backbone, self.bands, self.class_count)
+
+    def read(self, layer: str, position: int) -> np.ndarray:
+        """The array of that position in a layer, as stored (see `open_arrays` for many)."""
+        with ArrayReader(self) as reader:
+            return reader.layer_array(layer, position)
+
+
+class ArrayReader:
+    """Reads arrays of a model file that is kept open meanwhile; a context manager."""
+
+    def __init__(self, model: ModelFile):
+        self.model = model
+
+    def __enter__(self):
+        try:
+            self.file = open(self.model.path, "rb")
+        except OSError as error:
+            raise ModelFileError(f"Model file {self.model.path} can't be read: {error.strerror}") from error
+        if file_stamp(os.fstat(self.file.fileno())) != self.model.stamp:
+            self.file.close()
+            raise ModelFileError(f"Model file {self.model.path} was changed while it was read. Start again")
+        return self
+
+    def __exit__(self, *exception):
+        self.file.close()
+
+    def array(self, stored: StoredArray, checksum: int | None, where: str) -> np.ndarray:
+        """The array in this machine's byte order, after a comparison with its checksum if there is one."""
+        values = np.empty(stored.shape, dtype=stored.dtype)
+        self.file.seek(stored.position)
+        raw = values.reshape(-1).view(np.uint8)
+        if self.file.readinto(raw) != stored.size:
+            raise ModelFileError(f"Model file {self.model.path} ends within {where}. {COPY_AGAIN}")
+        if checksum is not None and zlib.crc32(raw) != checksum:
+            raise ModelFileError(
+                f"Model file {self.model.path} is damaged: {where} is not what was written. {COPY_AGAIN}"
+            )
+        return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+    def layer_array(self, layer: str, position: int) -> np.ndarray:
+        """One array of a layer."""
+        stored = self.model.layers[layer][position]
+        return self.array(
+            stored, checksum_of(self.model, f"/{layer}", position), f"layer {layer} ({stored.name})"
+        )
+
+
+def checksum_of(model: ModelFile, key: str, position: int) -> int | None:
+    """The stored checksum of an array, or None."""
+    sums = model.checksums.get(key)
+    return sums[position] if isinstance(sums, list) and position < len(sums) else None
+
+
+def file_stamp(status: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file is replaced or rewritten."""
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def check_is_hdf5(path: Path) -> os.stat_result:
+    """Refuse what is not a readable HDF5 file, before any library looks at it."""
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise ModelFileError(f"Model {path} is a directory. Name the .h5 file")
+        if not stat.S_ISREG(status.st_mode):
+            raise ModelFileError(f"Model {path} is not a regular file. Name the .h5 file")
+        with path.open("rb") as file:
+            start = file.read(512)
+            if not start:
+                raise ModelFileError(f"Model file {path} is empty. {COPY_AGAIN}")
+            offset = 512
+            found = start.startswith(SIGNATURE)
+            while not found and offset < status.st_size:  # behind a user block: at 512, 1024, 2048, ...
+                file.seek(offset)
+                found = file.read(8) == SIGNATURE
+                offset *= 2
+    except FileNotFoundError as error:
+        raise ModelFileError(f"Model file {path} does not exist. Check the path") from error
+    except PermissionError as error:
+        raise ModelFileError(
+            f"Model file {path} may not be read. Ask its owner for read permission"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ModelFileError(f"Model file {path} can't be read: {error}") from error
+    if not found:
+        raise ModelFileError(f"Model file {path} is no HDF5 file{guess(start)}. Name the .h5 file of a model")
+    return status
+
+
+def guess(start: bytes) -> str:
+    """What a file that is no HDF5 may be, by its first bytes."""
+    text = start.lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return " but a web page: the download failed"
+    if text.startswith(b"version https://git-lfs"):
+        return " but a Git LFS pointer: run `git lfs pull`"
+    if start.startswith(b"PK\3\4"):
+        return " but a ZIP archive (a .keras or PyTorch file, or an archive to unpack first)"
+    if start.startswith(b"\x1f\x8b"):
+        return " but compressed: unpack it first"
+    return ""
+
+
+def inspect(path: Path) -> dict:
+    """The table of contents of an HDF5 file, made by another process (`inspection.contents`)."""
+    command = [
+        sys.executable or "python3",
+        str(Path(__file__).with_name("inspection.py")),
+        os.path.abspath(path),
+    ]
+    environment = {
+        **os.environ,
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONIOENCODING": "utf-8",
+    }
+    broken = f"Model file {path} is damaged or made to do harm"
+    try:
+        done = subprocess.run(
+            command,
+            env=environment,
+            capture_output=True,
+            timeout=INSPECTION_SECONDS,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ModelFileError(f"{broken}: reading its contents takes for ever. {COPY_AGAIN}") from error
+    if done.returncode == 0:
+        try:
+            table = json.loads(done.stdout)
+        except ValueError as error:
+            raise ModelFileError(f"{broken}: its table of contents makes no sense. {COPY_AGAIN}") from error
+        if "error" in table:
+            raise ModelFileError(
+                f"Model file {path} can't be used: {table['error']}. {COPY_AGAIN}, or use another model"
+            )
+        return table
+    if b"ModuleNotFoundError" in done.stderr:
+        raise ModuleNotFoundError(
+            "h5py is needed to read model files: python3 -m pip install h5py", name="h5py"
+        )
+    raise ModelFileError(
+        f"{broken}: the HDF5 library fails on it (exit status {done.returncode}). {COPY_AGAIN}"
+    )
+
+
+def stored_arrays(entries: list, file_size: int, where: str) -> tuple[StoredArray, ...]:
+    """Entries of the table of contents, each checked to lie inside of the file."""
+    arrays = tuple(
+        StoredArray(str(name), tuple(shape), dtype, position) for name, shape, dtype, position in entries
+    )
+    for array in arrays:
+        whole = all(
+            isinstance(number, int) and 0 <= number <= file_size for number in (*array.shape, array.position)
+        )
+        if not whole or array.dtype not in ALLOWED_TYPES or array.position + array.size > file_size:
+            raise ModelFileError(f"{where} reaches beyond the file's end. {COPY_AGAIN}")
+    return arrays
+
+
+def read_model(path: str | Path) -> ModelFile:
+    """Read what a model file holds; takes 0.3 s and no memory to speak of, whatever its size.
+
+    Raises:
+        ModelFileError: no file, no HDF5, damaged, not a Mask R-CNN in the legacy layout, or with anything in
+            it that is not plain numbers and text.
+    """
+    path = Path(path)
+    status = check_is_hdf5(path)
+    table = inspect(path)
+    try:
+        layers = {
+            name: stored_arrays(entries, status.st_size, f"layer {name}") for name, entries in table["layers"]
+        }
+        state = stored_arrays(table["state"], status.st_size, "the training state")
+        everything = [array for arrays in layers.values() for array in arrays] + list(state)
+        if sum(array.size for array in everything) > status.st_size:
+            raise ModelFileError(f"its arrays are larger than the file. {COPY_AGAIN}")
+        described, extra, checksums = None, {}, {}
+        if table["description"] is not None:
+            described, extra, checksums = read_description(table["description"])
+    except ModelFileError as error:
+        raise ModelFileError(f"Model file {path} can't be used: {error}") from error
+    model = ModelFile(
+        path=path,
+        layers=layers,
+        **recognise(path, layers),
+        has_description=described is not None,
+        described=described,
+        extra=extra,
+        training_state=state,
+        checksums=checksums,
+        stamp=file_stamp(status),
+    )
+    check_description_fits(model)
+    return model
+
+
+def recognise(path: Path, layers: Mapping[str, tuple[StoredArray, ...]]) -> dict:
+    """Backbone, number of bands and number of classes, from the layers alone."""
+    backbone = recognise_backbone([name for name, arrays in layers.items() if arrays])
+    if backbone is None:
+        held = ", ".join([name for name, arrays in layers.items() if arrays][:5]) or "none"
+        raise ModelFileError(
+            f"Model file {path} is no Mask R-CNN with a resnet18, resnet50 or resnet101 backbone "
+            f"in the legacy layout; the layers with weights in it: {ascii(held)[:200]}. Use another model"
+        )
+    stem = layers[STEM][0].shape
+    if len(stem) != 4 or not 0 < stem[2] <= 1000:
+        raise ModelFileError(
+            f"Model file {path}: layer {STEM} has a kernel of shape {stem}, expected (7, 7, bands, 64). "
+            "Use another model"
+        )
+    logits = layers.get(CLASS_LAYER)
+    if not logits:
+        return {"backbone": backbone, "bands": stem[2], "class_count": None}
+    if len(logits[0].shape) != 2 or not 2 <= logits[0].shape[1] <= 10_001:
+        raise ModelFileError(
+            f"Model file {path}: layer {CLASS_LAYER} has a kernel of shape {logits[0].shape}, "
+            "expected (1024, classes with the background). Use another model"
+        )
+    return {"backbone": backbone, "bands": stem[2], "class_count": logits[0].shape[1]}
+
+
+def check_description_fits(model: ModelFile) -> None:
+    """Refuse a description that speaks of another network than the layers beside it."""
+    config = model.described
+    if config is None:
+        return
+    for what, said, held in (
+        ("backbone", config.backbone, model.backbone),
+        ("number of bands", config.bands, model.bands),
+        ("number of classes with the background", config.class_count, model.class_count),
+    ):
+        if said != held:
+            raise ModelFileError(
+                f"Model file {model.path} contradicts itself: {what} {said} in its description, "
+                f"{held} in its layers. Use another model"
+            )
+
+
+def read_training_state(source: str | Path | ModelFile) -> dict[str, np.ndarray]:
+    """The arrays that `save_model` got as `extra_arrays`, by name; an empty dict if the file has none."""
+    model = source if isinstance(source, ModelFile) else read_model(source)
+    with ArrayReader(model) as reader:
+        return {
+            stored.name: reader.array(
+                stored, checksum_of(model, "state", number), f"training state {stored.name}"
+            )
+            for number, stored in enumerate(model.training_state)
+        }

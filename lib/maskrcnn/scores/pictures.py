@@ -1,0 +1,163 @@
+"""Pictures of an image with its labels, and of the same with what was detected."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from pycocotools import mask as coco_mask
+from scipy import ndimage
+
+from ann.data.dataset import LabelledImage
+from ann.data.samples.batches import ValidationBatches
+from ann.data.samples.resize import resize_mask
+from ann.data.samples.samples import Sample
+from maskrcnn.scores.results import ImageResult, Objects
+
+SIDE = 480  # pixels of the longer side of a picture
+STRETCH = (2, 98)  # percentiles that become black and white
+SAME_OBJECT = 0.5  # IoU from which a detection is right
+COLOURS = (
+    (255, 212, 0),
+    (0, 229, 255),
+    (255, 120, 230),
+    (140, 255, 90),
+    (255, 150, 40),
+    (170, 140, 255),
+    (60, 160, 255),
+    (200, 255, 220),
+)  # of the classes, in turn; seen well on ground and plants
+WRONG = (255, 40, 40)
+IGNORED = (190, 190, 190)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two JPEG pictures of one window, and what to say about them."""
+
+    name: str
+    truth: bytes
+    found: bytes
+    objects: int
+    missed: int
+    detections: int
+    wrong: int
+
+
+def pick_windows(windows: ValidationBatches, results: list[ImageResult], count: int) -> list[int]:
+    """Numbers of up to `count` windows, spread over all that have objects; always the same ones."""
+    with_objects = [number for number, one in enumerate(results) if (one.truth.class_ids > 0).any()]
+    chosen = with_objects or list(range(len(results)))
+    places = np.linspace(0, len(chosen) - 1, min(count, len(chosen))).round().astype(int)
+    return [chosen[place] for place in places]
+
+
+def draw_pair(
+    image: LabelledImage, sample: Sample, result: ImageResult, confidences: np.ndarray, mean, scale
+) -> Pair:
+    """Draw a window's labels and its detections.
+
+    confidences: (K,) lowest score of each class that is drawn; mean, scale: of the network's input.
+
+    The inside of an object has the colour of its class. Its outline has it too where label and detection
+    agree (same class, IoU of at least a half); a label that was missed and a wrong detection get a red one.
+    """
+    y1, x1, y2, x2 = sample.content
+    pixels = sample.image * np.asarray(scale, np.float32) + np.asarray(mean, np.float32)
+    shown = stretch(pixels[y1:y2, x1:x2], image.dtype)
+    factor = SIDE / max(shown.shape[:2])
+    size = tuple(max(1, round(side * factor)) for side in shown.shape[:2])
+    canvas = _resize(shown, size)
+    drawn = _above(result.found, confidences)
+    hits, right = match(result, drawn)
+    objects = result.truth.class_ids > 0
+    truth, found = canvas.copy(), canvas.copy()
+    for index, class_id in enumerate(result.truth.class_ids.tolist()):
+        colour = COLOURS[(class_id - 1) % len(COLOURS)] if class_id > 0 else IGNORED
+        outline = WRONG if class_id > 0 and not hits[index] else colour
+        _draw(truth, result.truth, index, sample.content, colour, outline)
+    for place, index in reversed(list(enumerate(drawn))):  # the best on top
+        colour = COLOURS[(int(result.found.class_ids[index]) - 1) % len(COLOURS)]
+        _draw(found, result.found, index, sample.content, colour, colour if right[place] else WRONG)
+    return Pair(
+        name=result.name,
+        truth=jpeg(truth),
+        found=jpeg(found),
+        objects=int(objects.sum()),
+        missed=int((objects & ~hits).sum()),
+        detections=len(drawn),
+        wrong=int((~right).sum()),
+    )
+
+
+def match(result: ImageResult, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which labels (N,) were found by the detections `drawn` (D, indices, best first), and which of these
+    (D,) are right. A detection inside of an ignored region of its class is not wrong.
+    """
+    truth, found = result.truth, result.found
+    hits, right = np.zeros(len(truth.class_ids), bool), np.zeros(len(drawn), bool)
+    if not len(hits) or not len(drawn):
+        return hits, right
+    crowd = (truth.class_ids < 0).astype(int).tolist()
+    overlaps = coco_mask.iou([found.masks[index] for index in drawn], list(truth.masks), crowd)
+    for place, index in enumerate(drawn):
+        own = np.abs(truth.class_ids) == found.class_ids[index]
+        free = own & ~(hits & (truth.class_ids > 0)) & (overlaps[place] >= SAME_OBJECT)
+        if free.any():
+            best = max(np.flatnonzero(free), key=lambda one: (truth.class_ids[one] > 0, overlaps[place, one]))
+            hits[best] = right[place] = True
+    return hits, right
+
+
+def stretch(pixels: np.ndarray, dtype: str) -> np.ndarray:
+    """Pixels (H, W, C) of any range as (H, W, 3) uint8: the first three bands, or the first one in grey.
+
+    Values of a file of bytes stay as they are; others are stretched band by band between percentiles.
+    """
+    bands = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1]
+    values = np.nan_to_num(bands.astype(np.float32))
+    if dtype != "uint8":
+        low, high = np.percentile(values.reshape(-1, values.shape[-1]), STRETCH, axis=0)
+        values = (values - low) / np.maximum(high - low, 1e-9) * 255
+    return np.broadcast_to(np.clip(values + 0.5, 0, 255).astype(np.uint8), (*values.shape[:2], 3))
+
+
+def jpeg(pixels: np.ndarray) -> bytes:
+    """(H, W, 3) uint8 as a JPEG file."""
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "JPEG", quality=85)
+    return data.getvalue()
+
+
+def _resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    from PIL import Image
+
+    way = Image.Resampling.BICUBIC if size[0] < pixels.shape[0] else Image.Resampling.NEAREST
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.array(picture.resize((size[1], size[0]), way))
+
+
+def _above(found: Objects, confidences: np.ndarray) -> np.ndarray:
+    """Indices of the detections to draw, best first."""
+    wanted = np.flatnonzero(found.scores >= confidences[found.class_ids - 1])
+    return wanted[np.argsort(-found.scores[wanted], kind="stable")]
+
+
+def _draw(canvas: np.ndarray, objects: Objects, index: int, content, colour, outline) -> None:
+    """Tint the inside of an object and draw its outline, two pixels wide."""
+    mask = objects.mask(index)
+    if mask is None:
+        return
+    y1, x1, y2, x2 = content
+    moved = type(mask)(row=mask.row - y1, column=mask.column - x1, pixels=mask.pixels)
+    resized = resize_mask(moved, (y2 - y1, x2 - x1), canvas.shape[:2])
+    if resized is None:
+        return
+    top, left, bottom, right = resized.box
+    part = canvas[top:bottom, left:right]
+    inside = ndimage.binary_erosion(resized.pixels, iterations=2)
+    part[inside] = (0.75 * part[inside] + 0.25 * np.array(colour)).astype(np.uint8)
+    part[resized.pixels & ~inside] = outline
