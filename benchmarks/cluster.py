@@ -180,12 +180,12 @@ def make_model(path: Path, bands: int, classes: list[str]) -> None:
     import keras
 
     from ann.weights import save_model
-    from maskrcnn.config import ModelConfig
+    from maskrcnn.config import MaskRCNNConfig
     from maskrcnn.network.layout import legacy_layout
     from maskrcnn.network.model import build_network
 
     keras.utils.set_random_seed(1)
-    config = ModelConfig(
+    config = MaskRCNNConfig(
         classes=tuple(classes),
         backbone="resnet18",
         image_shape=(SIDE, SIDE),

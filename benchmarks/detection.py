@@ -32,7 +32,7 @@ from keras import ops
 from ann.data.samples.scaling import scale_pixels
 from ann.inference.pipeline import DetectionSettings, detect_scene
 from ann.inference.scene import ArrayScene
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.heads import BOX_POOL_SIZE, MASK_POOL_SIZE
 from maskrcnn.network.inference import MASK_CHUNK, Detector, compiled_parts
 from maskrcnn.network.model import build_network
@@ -63,7 +63,7 @@ def measure(backbone: str, size: int, precision: str, arguments) -> list[Row]:
     """Rows of all runtimes for one network and one size of tiles."""
     keras.utils.set_random_seed(1)
     keras.config.set_dtype_policy("float32" if precision == "float32" else "mixed_bfloat16")
-    config = ModelConfig(
+    config = MaskRCNNConfig(
         classes=("one", "two"),
         backbone=backbone,
         image_shape=(size, size),
@@ -121,7 +121,7 @@ def surviving(detector: Detector, images: np.ndarray, count: int) -> float:
     return float((scores[count - 1] + scores[count]) / 2)
 
 
-def scaled(pixels: np.ndarray, config: ModelConfig) -> np.ndarray:
+def scaled(pixels: np.ndarray, config: MaskRCNNConfig) -> np.ndarray:
     """A batch of one image."""
     return scale_pixels(pixels, config.band_mean, config.band_scale)[None]
 

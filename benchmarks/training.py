@@ -71,11 +71,11 @@ def measure_bare(arguments) -> dict:
     import keras
     from keras import ops
 
-    from maskrcnn.config import ModelConfig
+    from maskrcnn.config import MaskRCNNConfig
     from maskrcnn.network.model import build_network
     from maskrcnn.network.stages import set_trainable
 
-    config = ModelConfig(
+    config = MaskRCNNConfig(
         classes=("building", "tank"), backbone=arguments.backbone, image_shape=(arguments.size,) * 2
     )
     network = build_network(config)

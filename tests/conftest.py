@@ -94,12 +94,12 @@ def tiny_model(grass_folder) -> Path:
     code = """
 import sys
 import keras
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.model import build_network
 from ann.weights import save_model
 keras.utils.set_random_seed(3)
-config = ModelConfig(classes=("house", "tree"), backbone="resnet18", image_shape=(64, 64), pixel_size=1.0,
+config = MaskRCNNConfig(classes=("house", "tree"), backbone="resnet18", image_shape=(64, 64), pixel_size=1.0,
                      anchor_scales=(8, 16, 32, 64, 128), proposal_candidates=200, proposals_detection=20,
                      max_detections=5)
 save_model(sys.argv[1], legacy_layout(build_network(config)), config)

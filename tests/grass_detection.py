@@ -54,11 +54,11 @@ def main(request: dict) -> dict:
     from ann.grass.outputs import name_outputs
     from ann.grass.region import computational_region
     from ann.grass.temporary import TemporaryMaps, remove_abandoned
-    from maskrcnn.config import ModelConfig
+    from maskrcnn.config import MaskRCNNConfig
     from maskrcnn.grass.run import DetectionRun, OutputSettings, file_source, map_source
 
     classes = tuple(request.get("classes", ("house", "tree")))
-    config = ModelConfig(classes=classes, band_mean=(0.0,), band_scale=(1.0,), image_shape=(TILE, TILE))
+    config = MaskRCNNConfig(classes=classes, band_mean=(0.0,), band_scale=(1.0,), image_shape=(TILE, TILE))
     extent = computational_region()
     sources = [
         file_source(scene, config) if isinstance(scene, str) else map_source(find_bands(scene), extent)

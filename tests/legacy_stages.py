@@ -16,7 +16,7 @@ from keras import ops
 
 from ann.inference.compilation import compile_function, compile_model
 from legacy_weights import assign_legacy_weights
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.instances.instances import paste_mask
 from maskrcnn.network import boxes as box_ops
 from maskrcnn.network import detections, proposals, targets
@@ -65,9 +65,9 @@ def compare(stage: str, ours, reference, tolerance: float) -> Comparison:
     return Comparison(stage, np.abs(ours - reference).max() / np.abs(reference).max(), tolerance)
 
 
-def reference_config(**changes) -> ModelConfig:
+def reference_config(**changes) -> MaskRCNNConfig:
     values = {"backbone": "resnet50", "image_shape": (256, 256), "max_detections": 100, **changes}
-    return ModelConfig(classes=("first", "second"), **values)
+    return MaskRCNNConfig(classes=("first", "second"), **values)
 
 
 @cache
@@ -294,7 +294,7 @@ def leaking_anchors(network) -> np.ndarray:
     return distance.argmin(axis=1).astype(np.int32)
 
 
-def training_config() -> ModelConfig:
+def training_config() -> MaskRCNNConfig:
     """Of the reference's step, in which every proposal is used."""
     return reference_config(
         proposals_training=300, rois_per_image=600, positive_roi_share=0.04126984126984127, max_instances=5

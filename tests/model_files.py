@@ -5,7 +5,7 @@ from __future__ import annotations
 import h5py
 import numpy as np
 
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 
 STAGE_4 = {"resnet18": "ab", "resnet50": "abcdef", "resnet101": "abcdefghijklmnopqrstuvw"}
 
@@ -77,7 +77,9 @@ def small_config(backbone="resnet50", classes=3, bands=3, **values):
     """The description that fits `small_network`."""
     names = tuple(f"kind {number}" for number in range(1, classes))
     mean = tuple(100.0 + number for number in range(bands))
-    return ModelConfig(classes=names, backbone=backbone, band_mean=mean, band_scale=(2.0,) * bands, **values)
+    return MaskRCNNConfig(
+        classes=names, backbone=backbone, band_mean=mean, band_scale=(2.0,) * bands, **values
+    )
 
 
 def values_of(layout):

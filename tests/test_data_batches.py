@@ -17,10 +17,10 @@ from ann.data.samples.resize import expand_mini_mask
 from ann.data.samples.samples import SampleSettings
 from ann.errors import DatasetError
 from labelled_files import noise, rectangle, write_raster, write_scene
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 
 PLAIN = SampleSettings(augment=False)
-CONFIG = ModelConfig(
+CONFIG = MaskRCNNConfig(
     classes=("house", "barn"),
     image_shape=(64, 64),
     band_mean=(100.0, 110.0, 120.0),

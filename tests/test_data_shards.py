@@ -37,7 +37,7 @@ from ann.data.split import split_dataset
 from ann.data.storage import Folder
 from ann.errors import DatasetError
 from labelled_files import map_point, noise, write_raster, write_scene
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 
 pytest.importorskip("pyarrow")
 CLASSES = ("house", "tree")
@@ -115,7 +115,7 @@ def test_whole_images_come_back_as_they_were_in_any_window(dataset, written):
 
 
 def test_samples_of_shards_are_those_of_the_images(dataset, written):
-    config = ModelConfig(classes=CLASSES, backbone="resnet18", image_shape=(64, 64))
+    config = MaskRCNNConfig(classes=CLASSES, backbone="resnet18", image_shape=(64, 64))
     settings = SampleSettings(min_dim=64, balance=True)
     expected, found = (
         TrainingBatches(images, config, settings, batch_size=3, seed=5).batch(1)

@@ -27,7 +27,7 @@ from drawn_scenes import (
     separate_parts,
     settings,
 )
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.instances.instances import Instance, box_mask
 
 BOUNDED = hypothesis_settings(
@@ -356,7 +356,7 @@ def test_the_networks_boxes_become_instances_of_the_scene():
 
 
 def test_settings_follow_the_model_and_can_be_changed():
-    config = ModelConfig(classes=("tree",), image_shape=(512, 576), band_mean=(1.0,), band_scale=(2.0,))
+    config = MaskRCNNConfig(classes=("tree",), image_shape=(512, 576), band_mean=(1.0,), band_scale=(2.0,))
     found = DetectionSettings.for_model(config, confidence=0.5)
     assert (found.tile_shape, found.overlap, found.confidence, found.band_mean) == (
         (512, 576),

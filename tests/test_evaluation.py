@@ -21,7 +21,7 @@ from ann.data.readers.formats import open_dataset
 from ann.data.samples.batches import ValidationBatches
 from ann.data.samples.samples import SampleSettings
 from labelled_files import noise, rectangle, write_raster, write_scene
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.scores.average_precision import score
 from maskrcnn.scores.results import ImageResult, compress, make_objects
 from maskrcnn.scores.scenes import detect_image
@@ -219,7 +219,7 @@ def annotation(mask, class_id, image_id):
     }
 
 
-CONFIG = ModelConfig(
+CONFIG = MaskRCNNConfig(
     classes=CLASSES, image_shape=(64, 64), band_mean=(100.0,) * 3, band_scale=(50.0,) * 3, max_instances=3
 )
 

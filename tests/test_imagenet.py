@@ -11,7 +11,7 @@ import pytest
 
 from ann.backbones import imagenet
 from ann.errors import AnnError
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.model import build_network
 
 MEAN = np.array((123.68, 116.779, 103.939), np.float32)  # what Keras' preprocessing takes off
@@ -33,7 +33,7 @@ def source():
 
 
 def network(bands=3, backbone="resnet50"):
-    config = ModelConfig(
+    config = MaskRCNNConfig(
         classes=("roof",),
         backbone=backbone,
         image_shape=(64, 64),

@@ -27,12 +27,12 @@ SMALLER = {
 MODEL_CODE = """
 import sys
 import keras
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.model import build_network
 from ann.weights import save_model
 path, bands, *classes = sys.argv[1:]
-config = ModelConfig(classes=tuple(classes), backbone="resnet18", image_shape=(64, 64),
+config = MaskRCNNConfig(classes=tuple(classes), backbone="resnet18", image_shape=(64, 64),
                      proposal_candidates=200,
                      band_mean=(100.0,) * int(bands), band_scale=(50.0,) * int(bands), proposals_detection=20)
 save_model(path, legacy_layout(build_network(config)), config)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.anchors import surrounding_cells
 from maskrcnn.network.inference import MASK_CHUNK, DenseParts, Detector, compiled_parts
 from maskrcnn.network.layout import legacy_layout
@@ -21,7 +21,7 @@ from on_backend import gradients
 SHAPE = (64, 128)
 
 
-def small_config(**changes) -> ModelConfig:
+def small_config(**changes) -> MaskRCNNConfig:
     values = {
         "backbone": "resnet18",
         "image_shape": SHAPE,
@@ -35,7 +35,7 @@ def small_config(**changes) -> ModelConfig:
         "max_instances": 3,
         **changes,
     }
-    return ModelConfig(classes=("house", "tree"), **values)
+    return MaskRCNNConfig(classes=("house", "tree"), **values)
 
 
 def small_network(**changes):

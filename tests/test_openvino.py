@@ -11,7 +11,7 @@ import pytest
 from keras import ops
 
 from grass_session import create_mapset, open_session
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.inference import MASK_CHUNK, Detector, compiled_parts
 from maskrcnn.network.model import build_network
 from maskrcnn.network.openvino import choose_parts, gpu_in_use, openvino_parts, openvino_version
@@ -26,7 +26,7 @@ TOLERANCE = 1e-4  # of the largest value; measured: 5e-6
 def network():
     """ResNet18 whose normalisations do something, with a few dozen detections in noise."""
     keras.utils.set_random_seed(5)
-    config = ModelConfig(
+    config = MaskRCNNConfig(
         classes=("house", "tree"),
         backbone="resnet18",
         image_shape=SHAPE,

@@ -19,7 +19,7 @@ from ann.training.record import RunRecord, describe_scores
 from ann.training.settings import TrainingSettings
 from ann.training.worker import Job
 from labelled_files import noise, rectangle, write_raster, write_scene
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.scores.pictures import stretch
 
 CLASSES = ("house", "<b>tree</b>")
@@ -54,7 +54,7 @@ def dataset(tmp_path_factory):
 
 def make_job(dataset, logs, **changes):
     data, held_out = dataset
-    config = ModelConfig(
+    config = MaskRCNNConfig(
         classes=CLASSES,
         image_shape=(64, 64),
         band_mean=(128.0,) * 3,
@@ -208,7 +208,7 @@ def test_multi_band_scenes_have_pictures(tmp_path):
         write_raster(tmp_path / f"s{number}" / f"s{number}-house-1.png", rectangle(48, 64, BOX))
     found = open_dataset(tmp_path, ["house"])
     data = replace(found, images=found.images[:1], validation=found.images[1:])
-    config = ModelConfig(
+    config = MaskRCNNConfig(
         classes=("house",), image_shape=(64, 64), band_mean=(5000.0,) * 4, band_scale=(2000.0,) * 4
     )
     job = make_job((data, ()), tmp_path / "logs", config=config)

@@ -19,7 +19,7 @@ from ann.training.schedule import learning_rate_share, plan_stages
 from ann.training.settings import TrainingSettings
 from ann.weights import load_weights, read_model
 from drawing import CLASSES, draw_scene, write_training_directory
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.model import build_network
 from maskrcnn.network.training import TrainingNetwork, anchor_count
@@ -78,7 +78,7 @@ def small_config(**changes):
         "proposal_candidates": 100,
         "proposals_training": 20,
     }
-    return ModelConfig(**values | changes)
+    return MaskRCNNConfig(**values | changes)
 
 
 def run(dataset, logs, *, first_epoch=1, initial=None, reporter=None, score=None, **changes):

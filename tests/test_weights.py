@@ -15,7 +15,7 @@ import pytest
 from ann.errors import ModelFileError
 from ann.weights import load_weights, read_model, read_training_state, save_model
 from ann.weights.loading import adapt_stem
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 from model_files import Variable, small_config, small_network, values_of, write_legacy
 
 LAYOUTS = json.loads((Path(__file__).parent / "reference" / "legacy_h5_layout.json").read_text())
@@ -111,7 +111,7 @@ def test_state_that_is_not_numeric_is_refused_and_nothing_is_left(tmp_path):
 def test_texts_beyond_the_limit_of_an_attribute_are_split_and_joined(tmp_path):
     layout = small_network()
     layout += [(f"layer_{number}_{'x' * 80}", []) for number in range(2000)]
-    config = ModelConfig(classes=("building", "tree"), backbone="resnet50")
+    config = MaskRCNNConfig(classes=("building", "tree"), backbone="resnet50")
     extra = {"losses": list(range(40_000))}
     save_model(tmp_path / "a.h5", layout, config, extra)
     with h5py.File(tmp_path / "a.h5") as file:

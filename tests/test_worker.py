@@ -18,9 +18,9 @@ from ann.training.settings import TrainingSettings
 from ann.training.worker import Job
 from ann.weights import read_model
 from drawing import CLASSES, draw_scene, write_training_directory
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 
-CONFIG = ModelConfig(classes=CLASSES, backbone="resnet18", image_shape=(64, 64), max_instances=10)
+CONFIG = MaskRCNNConfig(classes=CLASSES, backbone="resnet18", image_shape=(64, 64), max_instances=10)
 
 
 @pytest.fixture(scope="module")

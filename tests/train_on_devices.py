@@ -23,10 +23,10 @@ from ann.training.settings import TrainingSettings
 from ann.training.worker import Job, train, train_worker
 from ann.weights import read_model
 from drawing import CLASSES
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 from quick_graphs import skip_graph_optimisation
 
-CONFIG = ModelConfig(
+CONFIG = MaskRCNNConfig(
     classes=CLASSES,
     backbone="resnet18",
     image_shape=(64, 64),

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from ann.inference.pipeline import DetectionSettings, Here, Workers, network_finder
 from ann.inference.workers import ThreadWorkers
 from ann.weights import ModelFile, load_weights
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 
 
 def load_detectors(
     model: ModelFile,
-    config: ModelConfig,
+    config: MaskRCNNConfig,
     *,
     device_count: int = 1,
     keras_only: bool = False,

@@ -46,6 +46,11 @@ def build_backbone(name: str, bands: int) -> keras.Model:
     return keras.Model(images, outputs, name=name)
 
 
+def stem_output(backbone: keras.Model):
+    """The features at stride 2, before the pooling that leads to C2."""
+    return backbone.get_layer("activation_conv1").output
+
+
 def convolution(filters: int, size: int, *, name: str, strides: int = 1, padding: str = "same"):
     """A convolution with bias, initialised for the ReLU that follows it."""
     return layers.Conv2D(

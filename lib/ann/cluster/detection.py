@@ -20,7 +20,7 @@ from ann.cluster.tile_worker import SceneFile, TileWorker
 from ann.errors import AnnError, ClusterError
 from ann.inference.pipeline import DetectionSettings, TileBatch
 from ann.weights import ModelFile
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 
 CPUS_PER_WORKER = 4  # threads of a network on a CPU: more of them are worth less than another worker
 RESERVED_CPUS = 0.5  # that Ray counts for a worker: it is the driver that shares the work out
@@ -37,7 +37,7 @@ class Network:
     """What the workers load. config: with the tile size to detect with."""
 
     model: ModelFile
-    config: ModelConfig
+    config: MaskRCNNConfig
     settings: DetectionSettings
     keras_only: bool = False
 

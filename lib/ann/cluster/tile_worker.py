@@ -15,7 +15,7 @@ from ann.inference.pipeline import DetectionSettings, TileBatch, network_finder
 from ann.inference.reading import read_tile
 from ann.inference.resample import ResampledScene
 from ann.weights import read_model
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.instances.instances import Instance
 
 
@@ -56,7 +56,7 @@ class TileWorker:
         self._threads = threads
         self._scene: tuple[SceneFile, object] | None = None
 
-    def load(self, model: bytes, config: ModelConfig, keras_only: bool) -> str:
+    def load(self, model: bytes, config: MaskRCNNConfig, keras_only: bool) -> str:
         """Build the network from a model file's content; returns what runs it."""
         if self._threads:  # before Keras is imported
             for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):

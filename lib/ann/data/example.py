@@ -17,6 +17,8 @@ class Example:
     masks: N masks in pixels of `image`, in the order of `class_ids`.
     class_ids: (N,) int32; 1 is the first class, negative a region whose objects aren't labelled one by one.
     valid: (H, W) bool, False where the image has no data; None: all of it is valid.
+    class_raster: (H, W) int16, the class of each cell, see `outlines.class_raster`; None: only instances are
+        labelled.
     visible: (N,) float32, the share of each instance's area that lies inside of the window; None: all of it.
     """
 
@@ -26,3 +28,4 @@ class Example:
     name: str
     valid: np.ndarray | None = None
     visible: np.ndarray | None = None
+    class_raster: np.ndarray | None = None

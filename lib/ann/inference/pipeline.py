@@ -22,7 +22,7 @@ from ann.errors import SceneError
 from ann.inference.reading import read_strips
 from ann.inference.scene import Scene
 from ann.inference.tiles import Tile, TileGrid, cut_tiles
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.instances.instances import Instance, TileDetections, instances_in_tile
 from maskrcnn.instances.merge import Recogniser
 from maskrcnn.instances.overlaps import DecidedInstance, OverlapDecision
@@ -52,7 +52,7 @@ class DetectionSettings:
             raise ValueError(f"Expected a confidence of 0 to 1, received {self.confidence}")
 
     @classmethod
-    def for_model(cls, config: ModelConfig, **changes) -> DetectionSettings:
+    def for_model(cls, config: MaskRCNNConfig, **changes) -> DetectionSettings:
         """The settings that suit a model: its tile size and scaling; `changes` override fields."""
         values = {
             "band_mean": config.band_mean,

@@ -9,20 +9,19 @@ import torch
 import torch.distributed as group
 
 from ann.devices.place import Place
-from ann.training.shares import ReplicaTraining, moving_statistics, with_total
-from maskrcnn.network.model import MaskRCNN
+from ann.training.shares import Replica, moving_statistics, with_total
 
 BUCKET = 8 * 2**20  # numbers of gradients that are sent at once; 32 MiB
 
 
-class GroupedTraining(ReplicaTraining):
+class Grouped(Replica):
     """The replica of this process; the process group must have been joined (`join_group`).
 
     Batches hold the rows of this process only.
     """
 
-    def __init__(self, network: MaskRCNN):
-        super().__init__(network)
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
         for variable in self.variables:  # the same everywhere, whatever each process has drawn
             group.broadcast(variable.value.data, src=0)
 

@@ -19,7 +19,7 @@ from ann.training.replicas import Devices
 from ann.training.schedule import Stage, learning_rate_share, plan_stages
 from ann.training.settings import TrainingSettings
 from ann.weights import save_model
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.stages import set_trainable
 from maskrcnn.network.training import TrainingNetwork
@@ -57,7 +57,7 @@ class Run:
     """What all epochs of a run share. `score`, `record`: see `run_epochs`; `started`: of `time.monotonic`."""
 
     model: TrainingNetwork
-    config: ModelConfig
+    config: MaskRCNNConfig
     feed: Feed
     settings: TrainingSettings
     reporter: Reporter
@@ -74,7 +74,7 @@ class Run:
 
 def run_epochs(
     model: TrainingNetwork,
-    config: ModelConfig,
+    config: MaskRCNNConfig,
     feed: Feed,
     settings: TrainingSettings,
     reporter: Reporter,

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from ann.training.shares import ReplicaTraining, moving_statistics, with_total
-from maskrcnn.network.model import MaskRCNN
+from ann.training.shares import Replica, moving_statistics, with_total
 
 
-class MirroredTraining(ReplicaTraining):
+class Mirrored(Replica):
     """Built, like the network, inside of the strategy's scope. Batches are cut up here, row by row."""
 
-    def __init__(self, network: MaskRCNN, strategy: tf.distribute.Strategy):
-        super().__init__(network)
+    def __init__(self, *arguments, strategy: tf.distribute.Strategy):
+        super().__init__(*arguments)
         self._strategy = strategy
 
     def compile(self, optimizer, **options):

@@ -19,7 +19,7 @@ from ann.data.samples.scaling import band_statistics
 from ann.errors import AnnError, DatasetError
 from ann.training.settings import TrainingSettings
 from ann.weights import ModelFile, read_model
-from maskrcnn.config import SIZE_MULTIPLE, ModelConfig
+from maskrcnn.config import SIZE_MULTIPLE, MaskRCNNConfig
 
 ANCHOR_BASES = (8, 16, 32)  # sides of the smallest anchors to choose from, pixels; 32 is the legacy one
 SMALL_OBJECT_SHARE = 0.1  # that share of the objects may be smaller than the smallest anchors
@@ -80,7 +80,7 @@ def describe_model(
     mini_mask_shape: tuple[int, int] | None,
     initial: ModelFile | None,
     other_classes: bool,
-) -> ModelConfig:
+) -> MaskRCNNConfig:
     """The description of the model to train.
 
     Scaling, anchors and thresholds are those of the initial model, whose weights were learnt with them.
@@ -108,7 +108,7 @@ def describe_model(
         mean, scale = dataset.band_statistics or band_statistics(dataset.images)
         base = smallest_anchor(dataset)
         scales = tuple(base * 2**level for level in range(5))
-        return ModelConfig(**values, band_mean=mean, band_scale=scale, anchor_scales=scales)
+        return MaskRCNNConfig(**values, band_mean=mean, band_scale=scale, anchor_scales=scales)
     check_initial_model(initial, dataset, backbone, other_classes)
     config = _initial_config(initial)
     if config.bands == images[0].bands:
@@ -120,7 +120,7 @@ def describe_model(
 def _initial_config(initial):
     """Of a file with a backbone alone, the legacy values with a placeholder for the classes."""
     if initial.described is None and initial.class_count is None:
-        return ModelConfig(classes=("object",), backbone=initial.backbone)
+        return MaskRCNNConfig(classes=("object",), backbone=initial.backbone)
     return initial.config
 
 
@@ -150,7 +150,7 @@ def check_initial_model(initial: ModelFile, dataset: Dataset, backbone: str, oth
 def training_proposals(image_shape: tuple[int, int]) -> int:
     """Proposals the heads' regions are sampled from: 2000 from 512 x 512 pixels up, fewer on less ground."""
     height, width = image_shape
-    return int(np.clip(height * width // 128, 200, ModelConfig.proposals_training))
+    return int(np.clip(height * width // 128, 200, MaskRCNNConfig.proposals_training))
 
 
 def smallest_anchor(dataset: Dataset) -> int:
@@ -177,7 +177,7 @@ def validation_settings(size: ImageSize) -> SampleSettings:
 
 def make_feed(
     dataset: Dataset,
-    config: ModelConfig,
+    config: MaskRCNNConfig,
     size: ImageSize,
     settings: TrainingSettings,
     anchors: int,

@@ -15,8 +15,8 @@ import keras
 from ann.devices.available import check_device_count, list_devices
 from ann.devices.place import Place
 from ann.errors import DeviceError
-from maskrcnn.network.model import MaskRCNN
-from maskrcnn.network.training import TrainingNetwork
+from ann.training.model import TrainingModel
+from ann.training.shares import replicated
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,16 @@ class Devices:
     """The devices that share the training.
 
     names: those of this process, for people.
-    training_network: makes a network, which was built inside of `use_devices`, ready to be trained on them.
+    training_model: from a class of `TrainingModel` and what it is made of, with a network that was built
+        inside of `use_devices`, a model that is trained on them.
     first: whether this is the one process, or the first of several, that writes files.
     agree: what the first process says in place of this process' number, so that all decide alike.
     """
 
     names: str = ""
-    training_network: Callable[[MaskRCNN], TrainingNetwork] = TrainingNetwork
+    training_model: Callable[..., TrainingModel] = lambda training_class, *arguments: training_class(
+        *arguments
+    )
     first: bool = True
     agree: Callable[[float], float] = float
 
@@ -62,16 +65,26 @@ def use_devices(count: int, place: Place) -> Iterator[Devices]:
     elif backend == "tensorflow" and place.world_size == 1:
         import tensorflow
 
-        from ann.training.mirrored import MirroredTraining
+        from ann.training.mirrored import Mirrored
 
         strategy = tensorflow.distribute.MirroredStrategy(list_devices()[:count])
         with strategy.scope():
-            yield Devices(names, lambda network: MirroredTraining(network, strategy))
+            yield Devices(
+                names,
+                lambda training_class, *arguments: replicated(Mirrored, training_class)(
+                    *arguments, strategy=strategy
+                ),
+            )
     elif backend == "torch" and here == 1:
-        from ann.training.grouped import GroupedTraining, first_says, join_group
+        from ann.training.grouped import Grouped, first_says, join_group
 
         with join_group(place):
-            yield Devices(names, GroupedTraining, first=place.first, agree=first_says)
+            yield Devices(
+                names,
+                lambda training_class, *arguments: replicated(Grouped, training_class)(*arguments),
+                first=place.first,
+                agree=first_says,
+            )
     else:
         way = (
             "over several processes: Keras has no way to do it. Set KERAS_BACKEND=jax or torch"

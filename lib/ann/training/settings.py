@@ -13,7 +13,7 @@ LEARNING_RATE_FACTORS = {"none": lambda n: 1.0, "sqrt": math.sqrt, "linear": flo
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """Settings of a run that the network itself does not depend on (those are in `ModelConfig`)."""
+    """Settings of a run that the network itself does not depend on (those are in `MaskRCNNConfig`)."""
 
     name: str  # models are saved as mask_rcnn_<name>_<epoch>.h5
     logs: Path

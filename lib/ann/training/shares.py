@@ -5,11 +5,15 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from maskrcnn.network.training import TrainingNetwork
+
+def replicated(kind: type[Replica], training_class: type) -> type:
+    """A training model of `training_class` whose steps are those of replicas of this kind."""
+    return type(f"{kind.__name__}{training_class.__name__}", (kind, training_class), {})
 
 
-class ReplicaTraining(TrainingNetwork):
-    """Trains like `TrainingNetwork` on the whole batch, of which each replica sees its rows.
+class Replica:
+    """Put before a class of `TrainingModel`: trains as it does on the whole batch, of which each replica
+    sees its rows.
 
     Keras' own step would clip the gradient of each replica before they are added up, and divide each
     replica's losses by counts of its own. Here counts are added up before losses are divided, and gradients

@@ -11,11 +11,11 @@ import keras
 
 from ann.errors import ModelFileError
 from ann.weights import read_training_state, save_model
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 
 
 def save_state(
-    path: Path, layout: list, config: ModelConfig, optimizer: keras.optimizers.Optimizer, extra: dict
+    path: Path, layout: list, config: MaskRCNNConfig, optimizer: keras.optimizers.Optimizer, extra: dict
 ) -> None:
     """Write the state after an epoch, in place of that of the epoch before. extra: see `save_model`."""
     arrays = {

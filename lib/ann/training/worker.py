@@ -12,7 +12,7 @@ from ann.devices.place import Place
 from ann.training.preparation import ImageSize, make_feed
 from ann.training.settings import TrainingSettings
 from ann.weights import ModelFile, load_weights, read_model
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Job:
     """
 
     dataset: Dataset
-    config: ModelConfig
+    config: MaskRCNNConfig
     size: ImageSize
     settings: TrainingSettings
     initial: ModelFile | None = None

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from ann.errors import ModelFileError
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 
 DESCRIPTION = (
     "maskrcnn"  # the attribute; `inspection.py`, which imports nothing from here, repeats both names
@@ -37,15 +37,15 @@ def recognise_backbone(layers: Sequence[str]) -> str | None:
     return name if STEM in layers and name and bottleneck == (name != "resnet18") else None
 
 
-def recognised_config(backbone: str, bands: int, class_count: int) -> ModelConfig:
+def recognised_config(backbone: str, bands: int, class_count: int) -> MaskRCNNConfig:
     """Description of a legacy file: what its layers say, and the legacy values for the rest.
 
     The classes have no names in such a file: they are called class_1, class_2, ... . Bands beyond the
     three of the legacy mean get the mean of these.
     """
-    mean = ModelConfig.band_mean
+    mean = MaskRCNNConfig.band_mean
     added = (sum(mean) / len(mean),) * (bands - len(mean))
-    return ModelConfig(
+    return MaskRCNNConfig(
         classes=tuple(f"class_{number}" for number in range(1, class_count)),
         backbone=backbone,
         band_mean=(mean + added)[:bands],
@@ -53,7 +53,7 @@ def recognised_config(backbone: str, bands: int, class_count: int) -> ModelConfi
     )
 
 
-def write_description(config: ModelConfig, extra: Mapping | None, checksums: Mapping) -> str:
+def write_description(config: MaskRCNNConfig, extra: Mapping | None, checksums: Mapping) -> str:
     """The attribute's text.
 
     Raises:
@@ -69,7 +69,7 @@ def write_description(config: ModelConfig, extra: Mapping | None, checksums: Map
     )
 
 
-def read_description(text: str) -> tuple[ModelConfig, dict, dict]:
+def read_description(text: str) -> tuple[MaskRCNNConfig, dict, dict]:
     """The attribute's config, `extra` and checksums.
 
     Raises:
@@ -83,7 +83,7 @@ def read_description(text: str) -> tuple[ModelConfig, dict, dict]:
                 f"it is in format {version!r}, this version reads format {FORMAT_VERSION}. "
                 "Update i.ann.maskrcnn"
             )
-        config = ModelConfig.from_json(json.dumps(values["config"]))
+        config = MaskRCNNConfig.from_json(json.dumps(values["config"]))
         check_values(config)
         extra, checksums = values.get("training", {}), values.get("checksums", {})
         if not isinstance(extra, dict) or not isinstance(checksums, dict):
@@ -102,7 +102,7 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def check_values(config: ModelConfig) -> None:
+def check_values(config: MaskRCNNConfig) -> None:
     """Refuse a description whose values have other types or sizes than any real model.
 
     A config from our own code needs no such check; one from a file could ask for a network that fills

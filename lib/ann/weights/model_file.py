@@ -31,7 +31,7 @@ from ann.weights.description import (
     recognise_backbone,
     recognised_config,
 )
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 INSPECTION_SECONDS = 120  # a real file takes 0.3 s, of which 0.2 are Python's start
@@ -72,14 +72,14 @@ class ModelFile:
     bands: int
     class_count: int | None
     has_description: bool
-    described: ModelConfig | None = None
+    described: MaskRCNNConfig | None = None
     extra: dict = field(default_factory=dict)
     training_state: tuple[StoredArray, ...] = ()
     checksums: Mapping[str, list] = field(default_factory=dict)
     stamp: tuple[int, ...] = ()  # tells whether the file was replaced since
 
     @property
-    def config(self) -> ModelConfig:
+    def config(self) -> MaskRCNNConfig:
         """The model's description; of a legacy file what its layers say, classes named class_1, class_2, ...
 
         Raises:

@@ -24,7 +24,7 @@ from ann.grass.scenes import maps_of_scenes, split
 from ann.grass.temporary import TemporaryMaps, remove_abandoned
 from ann.inference.pipeline import DetectionSettings, Workers
 from ann.weights import ModelFile, read_model
-from maskrcnn.config import SIZE_MULTIPLE, ModelConfig
+from maskrcnn.config import SIZE_MULTIPLE, MaskRCNNConfig
 from maskrcnn.detector import detection_workers, load_detectors
 from maskrcnn.grass.run import (
     DetectionRun,
@@ -43,7 +43,7 @@ class Request:
     """Everything about a run, checked. unusable: scenes that can't be opened, found out before the work."""
 
     model: ModelFile
-    config: ModelConfig
+    config: MaskRCNNConfig
     sources: tuple[Source, ...]
     unusable: tuple[SceneResult, ...]
     settings: DetectionSettings
@@ -167,7 +167,7 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
     )
 
 
-def name_classes(model: ModelFile, classes: Sequence[str]) -> ModelConfig:
+def name_classes(model: ModelFile, classes: Sequence[str]) -> MaskRCNNConfig:
     """The model's description with the classes' names as given, by order.
 
     Raises:
@@ -194,7 +194,7 @@ def name_classes(model: ModelFile, classes: Sequence[str]) -> ModelConfig:
 
 
 def find_sources(
-    options: Mapping[str, str], flags: Mapping[str, bool], config: ModelConfig
+    options: Mapping[str, str], flags: Mapping[str, bool], config: MaskRCNNConfig
 ) -> tuple[list[Source], list[SceneResult]]:
     """All scenes, and those of a directory that can't be used. Maps must all be usable."""
     if options["images_directory"]:
@@ -211,7 +211,7 @@ def find_sources(
 
 
 def find_files(
-    directory: str, image_format: str, sidecars: bool, config: ModelConfig
+    directory: str, image_format: str, sidecars: bool, config: MaskRCNNConfig
 ) -> tuple[list[Source], list[SceneResult]]:
     """Usable images of a directory as scenes, and what is wrong with the others."""
     images = find_images(directory, image_format)
@@ -242,7 +242,7 @@ def use_threads(count: int) -> None:
             os.environ[name] = str(count)
 
 
-def tile_shape(text: str, config: ModelConfig) -> tuple[int, int]:
+def tile_shape(text: str, config: MaskRCNNConfig) -> tuple[int, int]:
     """The tile size asked for, or the model's own."""
     if not text:
         return config.image_shape

@@ -39,7 +39,7 @@ from ann.grass.vector_output import (
 from ann.inference.files import FileScene
 from ann.inference.pipeline import DetectionSettings, Progress, Workers, find_by_workers
 from ann.inference.resample import ResampledScene
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.grass.instances import InstanceTable
 
 PIXEL_SIZE_TOLERANCE = 1.5  # times larger or smaller than in training, before it is worth a warning
@@ -84,7 +84,7 @@ def map_source(bands: Sequence[Band], extent: Grid) -> Source:
     return Source(name=scene.name, grid=scene.grid, bands=tuple(bands))
 
 
-def file_source(path: str, config: ModelConfig) -> Source:
+def file_source(path: str, config: MaskRCNNConfig) -> Source:
     """An image file as a scene; SceneError if it can't be used."""
     with FileScene(path) as scene:
         if scene.bands != config.bands:
@@ -95,7 +95,7 @@ def file_source(path: str, config: ModelConfig) -> Source:
         return Source(name=os.path.basename(path), grid=file_grid(scene), path=path)
 
 
-def pixel_size_warning(source: Source, config: ModelConfig, resolution: float | None) -> str | None:
+def pixel_size_warning(source: Source, config: MaskRCNNConfig, resolution: float | None) -> str | None:
     """A warning if the cells are much larger or smaller than the pixels the model was trained on."""
     if config.pixel_size is None:
         return None

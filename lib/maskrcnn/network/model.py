@@ -12,8 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from ann.backbones.resnet import build_backbone
-from maskrcnn.config import ModelConfig
+from ann.backbones.build import build_backbone
+from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.anchors import STRIDES, make_anchors
 from maskrcnn.network.boxes import normalise_boxes
 from maskrcnn.network.feature_pyramid import build_feature_pyramid, pyramid_channels
@@ -22,7 +22,7 @@ from maskrcnn.network.region_proposal import build_region_proposal
 from maskrcnn.network.roi_pooling import flatten_pyramid, pool_flat
 
 
-def build_network(config: ModelConfig) -> MaskRCNN:
+def build_network(config: MaskRCNNConfig) -> MaskRCNN:
     """The network that `config` describes, with initial weights, under Keras' global dtype policy.
 
     Weights are drawn from Keras' global seed generator (`keras.utils.set_random_seed`).
@@ -36,7 +36,7 @@ class MaskRCNN(keras.Model):
     The parts know no image size: weights serve any height and width that are multiples of 64.
 
     Attributes:
-        config: ModelConfig
+        config: MaskRCNNConfig
         backbone: images (B, H, W, bands) -> [C2, C3, C4, C5]
         feature_pyramid: [C2, C3, C4, C5] -> [P2, P3, P4, P5, P6]
         rpn: level of the pyramid -> logits (B, anchors of the level, 2), deltas (B, anchors of the level, 4)
@@ -45,7 +45,7 @@ class MaskRCNN(keras.Model):
         mask_head: (n, 14, 14, channels) -> probabilities (n, 28, 28, K)
     """
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: MaskRCNNConfig):
         # autocast off: images are the only input, and their first layer casts them itself
         super().__init__(name="mask_rcnn", dtype="float32", autocast=False)
         self.config = config

@@ -1,17 +1,13 @@
-"""The network in training: targets, the five losses and the weights' penalty as one Keras model.
-
-It is fed dicts of arrays and has no labels beside them, so `fit(batches)` and `train_on_batch(batch)` need
-no `y`. Compile it with an optimiser only; the losses are its own.
-"""
+"""The network in training: targets, the five losses and the weights' penalty."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import keras
 from keras import ops
 
-from maskrcnn.config import ModelConfig
+from ann.training.model import TrainingModel
+from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network import anchors, losses
 from maskrcnn.network.boxes import normalise_boxes
 from maskrcnn.network.model import MaskRCNN, foreground_scores, normalised_anchors
@@ -31,7 +27,7 @@ LOSSES = (
 )
 
 
-def anchor_count(config: ModelConfig) -> int:
+def anchor_count(config: MaskRCNNConfig) -> int:
     """Anchors of an image, the length of a row of `anchor_noise`."""
     return anchors.anchor_count(config.image_shape, config.anchor_ratios)
 
@@ -47,7 +43,7 @@ class Targets(NamedTuple):
     masks: object  # (B, n, 28, 28) float32, 0 or 1
 
 
-class TrainingNetwork(keras.Model):
+class TrainingNetwork(TrainingModel):
     """Trains `network` on batches of labelled images.
 
     A batch is a dict of arrays, N = config.max_instances:
@@ -58,32 +54,17 @@ class TrainingNetwork(keras.Model):
         anchor_noise: (B, anchor_count(config)) float32 in [0, 1), decides which anchors are sampled
         roi_noise: (B, config.roi_candidates) float32 in [0, 1), decides which regions are sampled
 
-    The output is {loss: (sum, count)} with the names of `LOSSES`: a loss is its sum over its count. They
-    are divided in `loss_values` only, so that counts can be summed over devices first.
+    The output is {loss: (sum, count)} with the names of `LOSSES`.
     """
 
     def __init__(self, network: MaskRCNN):
-        super().__init__(name="training", dtype="float32", autocast=False)  # boxes must stay float32
-        self.network = network
+        super().__init__(network, LOSSES)
         config = network.config
-        # variables, so that compilers get them as arguments and don't fold them at length
-        self._anchors = self._constant("anchors", network.anchors())
-        self._normalised_anchors = self._constant(
+        self._anchors = self.constant("anchors", network.anchors())
+        self._normalised_anchors = self.constant(
             "normalised_anchors", normalised_anchors(network.anchors(), config.image_shape)
         )
-        self._around = self._constant("around", anchors.surrounding_cells(config.image_shape))
-        self._loss_metrics = {name: keras.metrics.Mean(name=name) for name in LOSSES}
-        self.built = True
-
-    def _constant(self, name: str, values):
-        return self.add_weight(
-            name=name,
-            shape=values.shape,
-            dtype=str(values.dtype),
-            autocast=False,
-            trainable=False,
-            initializer=lambda shape, dtype: ops.convert_to_tensor(values, dtype),
-        )
+        self._around = self.constant("around", anchors.surrounding_cells(config.image_shape))
 
     def call(self, batch, training=False):
         """Losses of a batch, {name: (sum, count)}, scalars float32."""
@@ -161,18 +142,6 @@ class TrainingNetwork(keras.Model):
         )
         values = (match, anchor_deltas, sampled.rois, sampled.class_ids, sampled.deltas, sampled.masks)
         return Targets(*(ops.stop_gradient(value) for value in values))
-
-    def loss_values(self, y_pred) -> dict:
-        """{name: loss}, scalars; a loss without anything to compare is 0."""
-        return {name: total / ops.maximum(count, 1.0) for name, (total, count) in y_pred.items()}
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        return sum(self.loss_values(y_pred).values())
-
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        for name, value in self.loss_values(y_pred).items():
-            self._loss_metrics[name].update_state(ops.stop_gradient(value))
-        return self.get_metrics_result()
 
 
 def _is_scale(variable) -> bool:

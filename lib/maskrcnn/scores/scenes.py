@@ -12,7 +12,7 @@ from ann.data.outlines.masks import CroppedMask, crop_mask
 from ann.data.pixels.windows import Window
 from ann.data.samples.samples import SampleSettings
 from ann.inference.pipeline import DetectionSettings, FinishedInstance, detect_scene
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.scores.results import ImageResult, make_objects
 from maskrcnn.scores.windows import CONFIDENCE, Detector
 
@@ -33,7 +33,7 @@ class LabelledScene:
 
 
 def detect_image(
-    detector: Detector, image: LabelledImage, config: ModelConfig, *, batch_size: int = 1
+    detector: Detector, image: LabelledImage, config: MaskRCNNConfig, *, batch_size: int = 1
 ) -> ImageResult:
     """Labels and detections of a whole image. Boxes are those around the masks.
 

@@ -29,7 +29,7 @@ from ann.data.samples.samples import (
     validation_windows,
 )
 from ann.errors import DatasetError
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 
 Batch = dict[str, np.ndarray]
 
@@ -44,7 +44,7 @@ class TrainingBatches:
     def __init__(
         self,
         images: Sequence[LabelledImage],
-        config: ModelConfig,
+        config: MaskRCNNConfig,
         settings: SampleSettings,
         *,
         batch_size: int = 1,
@@ -98,7 +98,7 @@ class ValidationBatches:
     def __init__(
         self,
         images: Sequence[LabelledImage],
-        config: ModelConfig,
+        config: MaskRCNNConfig,
         settings: SampleSettings,
         *,
         batch_size: int = 1,
@@ -140,7 +140,7 @@ class ValidationBatches:
         return validation_sample(image, window, self._config, self._settings)
 
 
-def assemble(samples: Sequence[Sample], config: ModelConfig) -> Batch:
+def assemble(samples: Sequence[Sample], config: MaskRCNNConfig) -> Batch:
     """Put samples into the arrays of one batch."""
     count, limit = len(samples), config.max_instances
     mask_shape = config.mini_mask_shape or config.image_shape
@@ -180,7 +180,7 @@ def suggest_max_instances(
     return int(min(at_most, max(10, -(-most * 5 // 4 // 10) * 10)))
 
 
-def _check(images: Sequence[LabelledImage], config: ModelConfig) -> None:
+def _check(images: Sequence[LabelledImage], config: MaskRCNNConfig) -> None:
     if not images:
         raise DatasetError("There are no images to make batches of.")
     for image in images:

@@ -26,7 +26,7 @@ from ann.data.samples.augmentation import (
 )
 from ann.data.samples.resize import legacy_scale, pad_image, resample, resize_bilinear, resize_mask
 from ann.data.samples.scaling import scale_pixels
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import MaskRCNNConfig
 
 WINDOW_DRAWS = 5  # a window without objects and hardly any data is drawn again, at most that often
 SMALLEST_VALID_SHARE = 0.1
@@ -72,7 +72,7 @@ class Sample:
 
 def training_sample(
     image: LabelledImage,
-    config: ModelConfig,
+    config: MaskRCNNConfig,
     settings: SampleSettings,
     generator: np.random.Generator,
     rarity: np.ndarray | None = None,
@@ -106,7 +106,7 @@ def validation_windows(
 
 
 def validation_sample(
-    image: LabelledImage, window: Window, config: ModelConfig, settings: SampleSettings
+    image: LabelledImage, window: Window, config: MaskRCNNConfig, settings: SampleSettings
 ) -> Sample:
     """The sample of a window of `validation_windows`, nothing left to chance."""
     scale = legacy_scale(image.height, image.width, settings.min_dim, settings.max_dim)
@@ -153,7 +153,7 @@ def _draw_window(
 def finish_sample(
     example: Example,
     scale: float,
-    config: ModelConfig,
+    config: MaskRCNNConfig,
     settings: SampleSettings,
     change: Augmentation | None,
 ) -> Sample:

@@ -1,0 +1,51 @@
+"""The network in training as one Keras model: batches in, losses out, whatever the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+
+class TrainingModel(keras.Model):
+    """Trains `network`; each task has a class below this one that says in `call` what the losses are.
+
+    It is fed dicts of arrays and has no labels beside them, so `train_on_batch(batch)` needs no `y`. Compile
+    it with an optimiser only; the losses are its own.
+
+    `call(batch, training)` gives {loss: (sum, count)}: a loss is its sum over its count. They are divided in
+    `loss_values` only, so that counts can be summed over devices first. No gradient goes through a count.
+
+    `network.train_batch_norm` tells whether batch normalisations use the batch's statistics in training, and
+    move the stored ones towards them.
+    """
+
+    def __init__(self, network: keras.Model, losses: Sequence[str]):
+        super().__init__(name="training", dtype="float32", autocast=False)  # targets stay float32
+        self.network = network
+        self._loss_metrics = {name: keras.metrics.Mean(name=name) for name in losses}
+        self.built = True
+
+    def constant(self, name: str, values):
+        """`values`, a NumPy array, as a variable: compilers get it as an argument and don't fold it."""
+        return self.add_weight(
+            name=name,
+            shape=values.shape,
+            dtype=str(values.dtype),
+            autocast=False,
+            trainable=False,
+            initializer=lambda shape, dtype: ops.convert_to_tensor(values, dtype),
+        )
+
+    def loss_values(self, y_pred) -> dict:
+        """{name: loss}, scalars; a loss without anything to compare is 0."""
+        return {name: total / ops.maximum(count, 1.0) for name, (total, count) in y_pred.items()}
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return sum(self.loss_values(y_pred).values())
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        for name, value in self.loss_values(y_pred).items():
+            self._loss_metrics[name].update_state(ops.stop_gradient(value))
+        return self.get_metrics_result()
