@@ -22,10 +22,11 @@ def user(project, installed, grass_folder):
 
 def test_every_module_of_the_package_is_installed(installed):
     library = REPOSITORY / "lib"
-    expected = {str(path.relative_to(library)) for path in library.rglob("*.py")}
+    files = [path for path in library.rglob("*.*") if path.suffix in (".py", ".html")]
+    expected = {str(path.relative_to(library)) for path in files}
     target = installed / "etc" / "i.ann.maskrcnn"
-    assert {str(path.relative_to(target)) for path in target.rglob("*.py")} == expected
-    assert {"ann/errors.py", "maskrcnn/grass/detect.py", "maskrcnn/network/model.py"} <= expected
+    assert {str(path.relative_to(target)) for path in target.rglob("*.*") if path.is_file()} == expected
+    assert {"ann/errors.py", "ann/evaluation/report.html", "maskrcnn/grass/detect.py", "maskrcnn/network/model.py"} <= expected
 
 
 def test_scripts_and_manuals_are_installed(installed):

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from maskrcnn.scores.average_precision import RECALLS, Scores
-
 COLOURS = ("#1f6f8b", "#d1495b", "#66a182", "#edae49", "#6c5b9e", "#8d6b4f", "#3d9be0", "#9aa5b1")
 GREY = "#9aa5b1"
 WIDTH, HEIGHT = 6.4, 3.6  # inches
@@ -42,38 +40,36 @@ def loss_chart(rows: Rows) -> bytes:
         _line(axes, epochs, _column(rows, "val_loss"), COLOURS[1], "validation")
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=9, frameon=False, ncols=2)
-    return _png(figure)
+    return png(figure)
 
 
-def score_chart(rows: Rows, best_epoch: int) -> bytes:
-    """The main scores over the epochs; the best epoch is marked."""
+def score_chart(rows: Rows, scores: Mapping[str, str], best_epoch: int) -> bytes:
+    """Scores (columns with their labels) over the epochs, the first one strongest; the best epoch is
+    marked.
+    """
     figure, axes = _epoch_chart(rows, "score")
     epochs = _column(rows, "epoch")
-    lines = (
-        ("mask_AP50", "mask AP50", COLOURS[2], 1.3),
-        ("mask_AP75", "mask AP75", COLOURS[3], 1.3),
-        ("box_AP", "box AP", COLOURS[1], 1.3),
-        ("mask_AP", "mask AP", COLOURS[0], 2.4),
-    )
-    for name, label, colour, width in lines:
-        _line(axes, epochs, _column(rows, name), colour, label, width)
+    for number, (name, label) in reversed(list(enumerate(scores.items()))):
+        _line(
+            axes, epochs, _column(rows, name), COLOURS[number % len(COLOURS)], label, 1.3 if number else 2.4
+        )
     if best_epoch:
         axes.axvline(best_epoch, color=GREY, linestyle="--", linewidth=1, label=f"best: epoch {best_epoch}")
     axes.set_ylim(0, 1)
     axes.legend(fontsize=9, frameon=False, ncols=2)
-    return _png(figure)
+    return png(figure)
 
 
-def class_chart(rows: Rows, classes: Sequence[str]) -> bytes:
-    """Mask AP of each class over the epochs."""
-    figure, axes = _epoch_chart(rows, "mask AP")
+def class_chart(rows: Rows, score: str, label: str, classes: Sequence[str]) -> bytes:
+    """A score of each class over the epochs: the columns <score>_<class>."""
+    figure, axes = _epoch_chart(rows, label)
     for number, name in enumerate(classes[:MOST_CLASSES]):
-        values = _column(rows, f"mask_AP_{name}")
+        values = _column(rows, f"{score}_{name}")
         style = "-" if number < len(COLOURS) else "--"
         _line(axes, _column(rows, "epoch"), values, COLOURS[number % len(COLOURS)], name, 1.6, style)
     axes.set_ylim(0, 1)
     axes.legend(fontsize=9, frameon=False, ncols=2)
-    return _png(figure)
+    return png(figure)
 
 
 def time_chart(rows: Rows) -> bytes:
@@ -90,36 +86,19 @@ def time_chart(rows: Rows) -> bytes:
     other.tick_params(labelsize=9, colors=COLOURS[1])
     for side in ("top", "left", "right", "bottom"):
         other.spines[side].set_visible(False)
-    return _png(figure)
-
-
-def precision_recall_chart(scores: Scores, class_name: str) -> bytes:
-    """Precision over recall of a class's masks, at IoU 0.5 and 0.75; a dot at the best confidence."""
-    figure, axes = _chart("recall: share of the objects found", "precision", size=(4.2, 3.3))
-    for iou, colour in ((0.5, COLOURS[0]), (0.75, COLOURS[3])):
-        average = scores.average_precision("mask", iou, class_name)
-        values = scores.curve("mask", iou, class_name)
-        axes.plot(RECALLS, values, color=colour, linewidth=1.8, label=f"IoU {iou:g}: AP {average:.2f}")
-    confidence, precision, recall = scores.best_confidence("mask", class_name)
-    if not np.isnan(confidence):
-        label = f"confidence {confidence:.2f}"
-        axes.plot([recall], [precision], "o", color=COLOURS[1], markersize=6, label=label)
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, 1.02)
-    axes.set_title(class_name, fontsize=11, loc="left")
-    axes.legend(fontsize=9, frameon=False, loc="best")
-    return _png(figure)
+    return png(figure)
 
 
 def _epoch_chart(rows: Rows, y_label: str):
     """An empty chart with room for the epochs so far."""
-    figure, axes = _chart("epoch", y_label)
+    figure, axes = chart("epoch", y_label)
     epochs = _column(rows, "epoch")
     axes.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
     return figure, axes
 
 
-def _chart(x_label: str, y_label: str, size=(WIDTH, HEIGHT)):
+def chart(x_label: str, y_label: str, size=(WIDTH, HEIGHT)):
+    """An empty chart: figure and axes."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -149,7 +128,8 @@ def _column(rows: Rows, name: str) -> np.ndarray:
     return np.array([float(row.get(name) or "nan") for row in rows])
 
 
-def _png(figure) -> bytes:
+def png(figure) -> bytes:
+    """A figure as a PNG file."""
     data = io.BytesIO()
     figure.savefig(data, dpi=DOTS_PER_INCH, format="png", metadata={"Software": None})
     return data.getvalue()

@@ -48,7 +48,8 @@ class CellSettings:
             if side <= 2 * self.halo:
                 raise AnnError(
                     f"The tile size {side} is too small: the network sees {self.reach} pixels around a "
-                    f"cell, which leaves no cell of the tile whole. Use {smallest_tile(self.reach, self.stride)} or "
+                    "cell, which leaves no cell of the tile whole. Use "
+                    f"{smallest_tile(self.reach, self.stride)} or "
                     "more; the larger, the less is computed twice"
                 )
 

@@ -32,14 +32,15 @@ def write_row(path: Path, row: dict[str, float | str]) -> None:
     os.replace(temporary, path)
 
 
-def best_epoch(path: Path) -> int:
-    """The epoch of the table with the highest `mask_AP`; ties, and tables without it, go by the lowest loss.
+def best_epoch(path: Path, ranking: str) -> int:
+    """The epoch with the highest value in the column `ranking`; ties, and rows without it, go by the lowest
+    loss.
 
     The loss is that of validation, where there is one. 0 without any row.
     """
 
     def rank(row):
-        score, loss = _number(row.get("mask_AP")), _number(row.get("val_loss") or row["loss"])
+        score, loss = _number(row.get(ranking)), _number(row.get("val_loss") or row["loss"])
         return (-math.inf if math.isnan(score) else score, -loss)
 
     return int(max(read_rows(path), key=rank, default={"epoch": 0})["epoch"])

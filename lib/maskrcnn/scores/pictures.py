@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,23 +12,11 @@ from ann.data.dataset import LabelledImage
 from ann.data.samples.batches import ValidationBatches
 from ann.data.samples.resize import resize_mask
 from ann.data.samples.samples import Sample
+from ann.evaluation.pictures import COLOURS, IGNORED, jpeg, shown_pixels
 from maskrcnn.scores.results import ImageResult, Objects
 
-SIDE = 480  # pixels of the longer side of a picture
-STRETCH = (2, 98)  # percentiles that become black and white
 SAME_OBJECT = 0.5  # IoU from which a detection is right
-COLOURS = (
-    (255, 212, 0),
-    (0, 229, 255),
-    (255, 120, 230),
-    (140, 255, 90),
-    (255, 150, 40),
-    (170, 140, 255),
-    (60, 160, 255),
-    (200, 255, 220),
-)  # of the classes, in turn; seen well on ground and plants
 WRONG = (255, 40, 40)
-IGNORED = (190, 190, 190)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +50,7 @@ def draw_pair(
     The inside of an object has the colour of its class. Its outline has it too where label and detection
     agree (same class, IoU of at least a half); a label that was missed and a wrong detection get a red one.
     """
-    y1, x1, y2, x2 = sample.content
-    pixels = sample.image * np.asarray(scale, np.float32) + np.asarray(mean, np.float32)
-    shown = stretch(pixels[y1:y2, x1:x2], image.dtype)
-    factor = SIDE / max(shown.shape[:2])
-    size = tuple(max(1, round(side * factor)) for side in shown.shape[:2])
-    canvas = _resize(shown, size)
+    canvas = shown_pixels(sample.image, sample.content, mean, scale, image.dtype)
     drawn = _above(result.found, confidences)
     hits, right = match(result, drawn)
     objects = result.truth.class_ids > 0
@@ -108,36 +90,6 @@ def match(result: ImageResult, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarra
             best = max(np.flatnonzero(free), key=lambda one: (truth.class_ids[one] > 0, overlaps[place, one]))
             hits[best] = right[place] = True
     return hits, right
-
-
-def stretch(pixels: np.ndarray, dtype: str) -> np.ndarray:
-    """Pixels (H, W, C) of any range as (H, W, 3) uint8: the first three bands, or the first one in grey.
-
-    Values of a file of bytes stay as they are; others are stretched band by band between percentiles.
-    """
-    bands = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1]
-    values = np.nan_to_num(bands.astype(np.float32))
-    if dtype != "uint8":
-        low, high = np.percentile(values.reshape(-1, values.shape[-1]), STRETCH, axis=0)
-        values = (values - low) / np.maximum(high - low, 1e-9) * 255
-    return np.broadcast_to(np.clip(values + 0.5, 0, 255).astype(np.uint8), (*values.shape[:2], 3))
-
-
-def jpeg(pixels: np.ndarray) -> bytes:
-    """(H, W, 3) uint8 as a JPEG file."""
-    from PIL import Image
-
-    data = io.BytesIO()
-    Image.fromarray(pixels).save(data, "JPEG", quality=85)
-    return data.getvalue()
-
-
-def _resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    from PIL import Image
-
-    way = Image.Resampling.BICUBIC if size[0] < pixels.shape[0] else Image.Resampling.NEAREST
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
-    return np.array(picture.resize((size[1], size[0]), way))
 
 
 def _above(found: Objects, confidences: np.ndarray) -> np.ndarray:

@@ -9,27 +9,12 @@ from scipy import ndimage
 
 from ann.data.dataset import LabelledImage
 from ann.data.outlines.masks import CroppedMask, crop_mask
-from ann.data.pixels.windows import Window
 from ann.data.samples.samples import SampleSettings
+from ann.inference.labelled_scene import LabelledScene
 from ann.inference.pipeline import DetectionSettings, FinishedInstance, detect_scene
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.scores.results import ImageResult, make_objects
 from maskrcnn.scores.windows import CONFIDENCE, Detector
-
-
-class LabelledScene:
-    """The pixels of a labelled image as a scene to detect in."""
-
-    def __init__(self, image: LabelledImage):
-        self.name = image.name
-        self.height, self.width, self.bands = image.height, image.width, image.bands
-        self._read = image.read
-
-    def read(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """See `detection.scene.Scene`."""
-        example = self._read(Window(row=row, column=column, height=height, width=width))
-        valid = np.ones((height, width), bool) if example.valid is None else example.valid
-        return example.image, valid
 
 
 def detect_image(

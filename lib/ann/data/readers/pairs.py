@@ -210,7 +210,8 @@ def _check_pair(pair: Pair) -> ImageHeader:
         if (labels.height, labels.width) != (image.height, image.width):
             raise DatasetError(
                 f"Label raster {pair.labels} has {labels.height} x {labels.width} cells, its image "
-                f"{pair.image} {image.height} x {image.width}. Make the labels from the image at its full size"
+                f"{pair.image} {image.height} x {image.width}. Make the labels from the image at its "
+                "full size"
             )
         placed = not image.transform.is_identity and not labels.transform.is_identity
         if placed and not image.transform.almost_equals(

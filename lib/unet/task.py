@@ -1,0 +1,73 @@
+"""The U-Net as a task: where the library finds what it needs of it."""
+
+from __future__ import annotations
+
+import re
+
+from ann.task import Feed, Scorer, Task
+from ann.training.job import Job
+from unet.config import UNetConfig
+
+STAGES = {"heads": r"^(up|join|decoder|logits)", "4+": r"^(up|join|decoder|logits|res4|bn4)", "all": r""}
+
+
+def _build_network(config: UNetConfig):
+    from unet.network.model import build_network
+
+    return build_network(config)
+
+
+def _backbone(network):
+    from unet.network.model import encoder_of
+
+    return encoder_of(network)
+
+
+def _layout(network):
+    from unet.network.model import layout
+
+    return layout(network)
+
+
+def _set_trainable(network, stage: str, train_batch_norm: bool) -> None:
+    from unet.network.model import all_layers
+
+    for layer in all_layers(network):
+        layer.trainable = re.match(STAGES[stage], layer.name) is not None
+    network.train_batch_norm = train_batch_norm
+
+
+def _training_model(network, config: UNetConfig):
+    from unet.network.training import UNetTraining
+
+    return UNetTraining, (network, config)
+
+
+def _make_feed(job: Job, part: slice) -> Feed:
+    from unet.samples import make_feed
+
+    return make_feed(job, part)
+
+
+def _make_scorer(job: Job, network) -> Scorer:
+    from unet.prediction import cell_settings, probability_network
+    from unet.scorer import CellScorer
+
+    return CellScorer(job, probability_network(network), cell_settings(network, job.config))
+
+
+TASK = Task(
+    name=UNetConfig.network,
+    title="U-Net",
+    prefix="unet",
+    counted="labelled cells",
+    ranking="IoU",
+    main_scores=("IoU", "Dice"),
+    build_network=_build_network,
+    backbone=_backbone,
+    layout=_layout,
+    set_trainable=_set_trainable,
+    training_model=_training_model,
+    make_feed=_make_feed,
+    make_scorer=_make_scorer,
+)
