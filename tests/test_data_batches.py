@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from ann.data.readers.formats import open_dataset
-from ann.data.samples.batches import TrainingBatches, ValidationBatches, suggest_max_instances
+from ann.data.samples.batches import (
+    LEFT_OUT_PLACES,
+    TrainingBatches,
+    ValidationBatches,
+    join_boxes,
+    most_instances,
+    suggest_max_instances,
+)
 from ann.data.samples.order import VisitOrder
 from ann.data.samples.prefetch import Prefetcher
 from ann.data.samples.resize import expand_mini_mask
@@ -60,7 +67,7 @@ def check_objects(batch, tolerance=1.0):
     pixels = raw(batch)[..., 0]
     for image, ids, masks in zip(pixels, batch["class_ids"], batch["masks"], strict=True):
         for class_id, level in ((1, LEVELS["house"]), (2, LEVELS["barn"])):
-            labelled = masks[np.abs(ids) == class_id].any(axis=0)
+            labelled = masks[np.abs(ids[: len(masks)]) == class_id].any(axis=0)
             np.testing.assert_array_equal(labelled, np.abs(image - level) < tolerance)
 
 
@@ -68,8 +75,8 @@ def test_a_batch_has_fixed_shapes_and_types(images):
     batches = TrainingBatches(list(images.values()), CONFIG, SampleSettings(), batch_size=3)
     expected = {
         "images": ((3, 64, 64, 3), np.float32),
-        "class_ids": ((3, 5), np.int32),
-        "boxes": ((3, 5, 4), np.float32),
+        "class_ids": ((3, 5 + LEFT_OUT_PLACES), np.int32),
+        "boxes": ((3, 5 + LEFT_OUT_PLACES, 4), np.float32),
         "masks": ((3, 5, 64, 64), np.uint8),
     }
     for step in range(4):
@@ -80,7 +87,7 @@ def test_a_batch_has_fixed_shapes_and_types(images):
 def test_an_image_of_the_networks_size_comes_as_it_is(images):
     batch = TrainingBatches([images["exact"]], CONFIG, PLAIN).batch(0)
     np.testing.assert_allclose(raw(batch)[0], images["exact"].read(None).image, atol=1e-3)
-    assert batch["class_ids"].tolist() == [[2, 1, 0, 0, 0]]
+    assert batch["class_ids"][0, :2].tolist() == [2, 1] and not batch["class_ids"][0, 2:].any()
     assert batch["boxes"][0, :2].tolist() == [[40, 8, 60, 24], [10, 12, 30, 40]]
     assert not batch["boxes"][0, 2:].any() and not batch["masks"][0, 2:].any()
     check_objects(batch)
@@ -147,14 +154,49 @@ def test_objects_cut_by_the_window_stay_or_become_regions(tmp_path):
     assert {(1, True), (1, False), (-1, False)} <= seen
 
 
-def test_more_objects_than_places_drops_the_smallest(images):
-    batches = TrainingBatches(
-        [images["large"]], replace(CONFIG, max_instances=3, image_shape=(192, 256)), PLAIN
-    )
-    sample = batches.sample(0)
-    assert len(sample.masks) == 3 and sample.dropped > 10
-    assert 1 in sample.class_ids  # the house is the largest
-    assert batches.dropped == sample.dropped
+def test_of_more_objects_than_places_the_smallest_are_regions_to_ignore(images):
+    config = replace(CONFIG, max_instances=3, image_shape=(192, 256))
+    batch = TrainingBatches([images["large"]], config, PLAIN).batch(0)
+    ids, boxes = batch["class_ids"][0], batch["boxes"][0]
+    assert sorted(ids[:3]) == [1, 2, 2]  # the house is the largest
+    assert len(batch["masks"][0]) == 3
+    left_out = boxes[ids < 0]
+    assert len(left_out) > 10 and (ids[3:] <= 0).all()
+    # what is no ground lies in an object or in a region
+    covered = batch["masks"][0].any(axis=0)
+    for y1, x1, y2, x2 in left_out.astype(int):
+        covered[y1:y2, x1:x2] = True
+    assert covered[np.abs(raw(batch)[0, ..., 0] - 120) > 1].all()
+
+
+def test_cut_objects_without_a_place_are_ignored_too(tmp_path):
+    draw(tmp_path, "s", [("house", (2, 2, 22, 40)), ("house", (50, 0, 70, 64))], (128, 64))
+    image = open_dataset(tmp_path, ["house"]).images[0]
+    config = replace(CONFIG, classes=("house",), max_instances=1)
+    settings = replace(PLAIN, random_share=1.0, visible_share=0.9)
+    seen = set()
+    for step in range(40):
+        batch = TrainingBatches([image], config, settings).batch(step)
+        ids, boxes = batch["class_ids"][0], batch["boxes"][0]
+        visible = np.abs(raw(batch)[0, ..., 0] - 120) > 1
+        for y1, x1, y2, x2 in boxes[ids != 0].astype(int):
+            visible[y1:y2, x1:x2] = False
+        assert not visible.any()
+        seen.add(tuple(ids[ids != 0]))
+    assert {(1, -1), (1,)} <= seen
+
+
+def test_many_boxes_are_joined_with_their_neighbours():
+    rows, columns = np.meshgrid(np.arange(0, 1000, 20), np.arange(0, 1000, 20), indexing="ij")
+    boxes = np.stack([rows, columns, rows + 10, columns + 10], axis=-1).reshape(-1, 4).astype(np.float32)
+    joined = join_boxes(boxes, (1000, 1000))
+    assert len(joined) == LEFT_OUT_PLACES
+    inside = (boxes[:, None, :2] >= joined[:, :2]) & (boxes[:, None, 2:] <= joined[:, 2:])
+    assert inside.all(axis=2).any(axis=1).all()
+    assert (joined[:, 2:] - joined[:, :2]).max() <= 150  # and no larger than their part of the image
+    few = boxes[:7]
+    np.testing.assert_array_equal(join_boxes(few, (1000, 1000)), few)
+    assert join_boxes(boxes[:0], (1000, 1000)).shape == (0, 4)
 
 
 def test_augmented_labels_follow_their_pixels(images):
@@ -165,7 +207,7 @@ def test_augmented_labels_follow_their_pixels(images):
         batch = batches.batch(step)
         pixels = raw(batch)[0, ..., 0]
         masks = batch["masks"][0].astype(bool)
-        inside = pixels[masks[batch["class_ids"][0] == 1].any(axis=0)]
+        inside = pixels[masks[batch["class_ids"][0, : len(masks)] == 1].any(axis=0)]
         assert np.ptp(inside) < 1e-3  # one colour, whatever brightness and contrast
         assert (np.abs(pixels - inside[0]) < 1e-3).sum() == len(inside)
         orientations.add(tuple(batch["boxes"][0, 0]))
@@ -332,9 +374,22 @@ def test_a_model_of_other_bands_is_refused(images):
 
 def test_the_suggested_number_of_places_is_enough(images):
     assert suggest_max_instances(list(images.values()), (64, 64)) == 10
-    # 26 objects fit into one window; a quarter more, rounded up
-    assert suggest_max_instances([images["large"]], (256, 256)) == 40
+    # 26 objects fit into one window; a tenth more, rounded up
+    assert suggest_max_instances([images["large"]], (256, 256)) == 30
     assert suggest_max_instances([images["large"]], (256, 256), at_most=20) == 20
+
+
+def test_instances_are_counted_in_what_a_sample_shows_of_the_ground(tmp_path):
+    # 12 pixels every 16: 64 pixels touch at most 5 x 5, those of 64 * 1.25 = 80 at most 6 x 6 objects
+    spread = [("barn", (y, x, y + 12, x + 12)) for y in range(0, 320, 16) for x in range(0, 320, 16)]
+    draw(tmp_path, "s", spread, (320, 320))
+    image = open_dataset(tmp_path, ["barn"]).images[0]
+    assert most_instances([image], (64, 64), zoom=1.0) == 25
+    assert most_instances([image], (64, 64)) == 36
+    assert most_instances([image], (64, 64), min_dim=640, zoom=1.0) == 9  # shown twice as large
+    config = replace(CONFIG, classes=("barn",), max_instances=suggest_max_instances([image], (64, 64)))
+    batches = TrainingBatches([image], config, SampleSettings())
+    assert not any(len(batches.sample(number).left_out) for number in range(200))
 
 
 def test_16_bit_images_of_many_bands_make_batches(tmp_path):

@@ -202,6 +202,22 @@ def test_more_instances_than_slots_for_objects():
     np.testing.assert_allclose(found.deltas[0], 0, atol=1e-4)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_smallest_sample_has_an_object(count):
+    found = sample_rois([[FAR, NEAR]], [[3]], INSTANCE, count=count, positive_share=0.33)
+    assert found.class_ids[0].tolist() == [3] + [0] * (count - 1)
+    assert found.deltas[0, 0].any()
+
+
+def test_crowds_without_masks_may_follow_the_instances():
+    masks = np.ones((1, 1, *SHAPE), np.uint8)
+    found = sample_rois(
+        [[FAR, [0.8, 0.8, 0.95, 0.95], NEAR]], [[3, -1]], [[*INSTANCE[0], [88, 88, 99, 99]]], masks
+    )
+    np.testing.assert_allclose(found.rois[0, :2], [NEAR, [0, 0, 0, 0]], atol=1e-6)
+    assert found.masks[0, 0].all()
+
+
 def test_images_of_a_batch_are_apart():
     random = np.random.default_rng(2)
     boxes = np.stack([random_boxes(random, 5, 100) for _ in range(2)])
@@ -224,6 +240,18 @@ def test_the_mask_is_the_part_of_the_instance_that_the_region_shows():
     boxes = [[[60, 60, 80, 80], *INSTANCE[0]]]
     found = sample_rois([[[0.1, 0.1, 0.3, 0.28]]], [[1, 3]], boxes, masks)
     assert found.class_ids.tolist() == [[3, 0, 0, 0]]
+    np.testing.assert_array_equal(found.masks[0, 0], [[1, 1, 0, 0]] * 4)
+
+
+@pytest.mark.slow
+def test_pixels_of_many_large_masks_are_found():
+    # the last pixels are number 3.1 * 10 ** 9 of their image: int32 ends at 2.1 * 10 ** 9
+    side, count = 1536, 1300
+    masks = np.zeros((1, count, side, side), np.uint8)
+    masks[0, -1, :, : side // 2] = 1
+    boxes, class_ids = np.zeros((1, count, 4)), np.zeros((1, count))
+    boxes[0, -1], class_ids[0, -1] = (0, 0, side, side), 3
+    found = sample_rois([[[0, 0, 1, 1]]], class_ids, boxes, masks, image_shape=(side, side))
     np.testing.assert_array_equal(found.masks[0, 0], [[1, 1, 0, 0]] * 4)
 
 

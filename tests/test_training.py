@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from ann.data.dataset import Dataset, LabelledImage
 from ann.data.readers.formats import open_dataset
 from ann.data.split import split_dataset
 from ann.devices.available import check_device_count, list_devices
@@ -254,8 +255,62 @@ def test_without_resizing_images_must_have_sides_that_the_network_takes(dataset)
         preparation.network_input_shape(dataset.images, preparation.ImageSize(64, 64, True))
 
 
-def test_smallest_anchors_follow_the_objects(dataset):
-    assert preparation.smallest_anchor(dataset) in (8, 16)
+def square_objects(*sides, image_side=1024):
+    """An image with an object of each side, as far as anchors need to know it."""
+    boxes = np.array([[0, 0, side, side] for side in sides], np.int32)
+    return LabelledImage(
+        name="s",
+        path="s.tif",
+        height=image_side,
+        width=image_side,
+        bands=3,
+        dtype="uint8",
+        instance_counts=(len(boxes),),
+        boxes=boxes.reshape(-1, 4),
+        class_ids=np.ones(len(boxes), np.int32),
+        source="s.tif",
+        pixel_size=None,
+        read=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("sides", "expected"),
+    [
+        ([], (32, 64, 128, 256, 512)),
+        ([40] * 20, (32, 64, 128, 256, 512)),
+        ([20] * 20, (16, 32, 64, 128, 256)),
+        ([3] * 20, (8, 16, 32, 64, 128)),
+        ([20] * 99 + [1000], (16, 32, 64, 128, 256)),  # one of a hundred
+        ([10] * 10 + [400] * 10, (10, 25, 63, 159, 400)),  # from 10 to 400, by the fourth root of 40
+        ([100] * 10 + [900] * 10, (100, 200, 400, 800, 1600)),
+    ],
+)
+def test_anchors_follow_the_smallest_and_the_largest_objects(sides, expected):
+    assert preparation.anchor_scales([square_objects(*sides)], (1024, 1024), 0) == expected
+
+
+def test_anchors_suit_objects_as_the_network_sees_them():
+    small = square_objects(*[10] * 20, image_side=256)
+    assert preparation.anchor_scales([small], (1024, 1024), 0)[0] == 8
+    assert preparation.anchor_scales([small], (1024, 1024), 1024)[0] == 32  # enlarged four times
+    # of 2000 pixels no window shows more than 256
+    assert max(preparation.anchor_scales([square_objects(*[8, 2000] * 9)], (256, 256), 0)) == 256
+
+
+def test_regions_to_ignore_do_not_move_the_anchors():
+    image = square_objects(*[40] * 20, *[4] * 20)
+    image.class_ids[20:] = -1
+    assert preparation.anchor_scales([image], (1024, 1024), 0)[0] == 32
+
+
+def test_more_objects_than_places_are_told_at_the_start():
+    dataset = Dataset(classes=("tree",), images=(square_objects(*[8] * 50),))
+    size = preparation.ImageSize(64, 64, False)
+    places = small_config(max_instances=40)
+    text = preparation.summarise(dataset, places, size)
+    assert "Up to 50 instances are in view at a time, but 40 at most" in text
+    assert "in view" not in preparation.summarise(dataset, small_config(max_instances=50), size)
 
 
 def test_more_devices_than_there_are_is_an_error_that_lists_them():

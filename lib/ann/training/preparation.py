@@ -6,14 +6,21 @@ Everything that can be wrong with the input is found here, before Keras is impor
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ann.data.dataset import Dataset, LabelledImage, count_instances
-from ann.data.samples.batches import TrainingBatches, ValidationBatches, suggest_max_instances
+from ann.data.samples.augmentation import ZOOM_LIMIT
+from ann.data.samples.batches import (
+    TrainingBatches,
+    ValidationBatches,
+    most_instances,
+    suggest_max_instances,
+)
+from ann.data.samples.resize import legacy_scale
 from ann.data.samples.samples import SampleSettings
 from ann.data.samples.scaling import band_statistics
 from ann.errors import AnnError, DatasetError
@@ -22,7 +29,9 @@ from ann.weights import ModelFile, read_model
 from maskrcnn.config import SIZE_MULTIPLE, MaskRCNNConfig
 
 ANCHOR_BASES = (8, 16, 32)  # sides of the smallest anchors to choose from, pixels; 32 is the legacy one
-SMALL_OBJECT_SHARE = 0.1  # that share of the objects may be smaller than the smallest anchors
+ANCHOR_LEVELS = 5
+SMALL_OBJECT_SHARE = 0.1  # that share of the objects may be smaller than the smallest anchors ...
+LARGE_OBJECT_SHARE = 0.05  # ... and that share larger than the largest
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,16 @@ class ImageSize:
     min_dim: int
     max_dim: int
     fixed: bool
+
+    @property
+    def enlarged_to(self) -> int:
+        """Images whose shorter side is below are enlarged to it, pixels; 0: none is."""
+        return 0 if self.fixed else self.min_dim
+
+    @property
+    def zoom(self) -> float:
+        """Samples show their objects at 1 / zoom to zoom times their size."""
+        return 1.0 if self.fixed else ZOOM_LIMIT
 
     def __post_init__(self):
         for name, value in (("images_min_dim", self.min_dim), ("images_max_dim", self.max_dim)):
@@ -84,8 +103,8 @@ def describe_model(
     """The description of the model to train.
 
     Scaling, anchors and thresholds are those of the initial model, whose weights were learnt with them.
-    From scratch, bands are scaled by the mean and deviation of the images, and the smallest anchors
-    follow the size of the objects.
+    From scratch, bands are scaled by the mean and deviation of the images, and the anchors follow the size
+    of the objects.
 
     Raises:
         AnnError: the initial model doesn't fit backbone or classes; `other_classes` (flag -e) allows
@@ -100,14 +119,13 @@ def describe_model(
         "image_shape": image_shape,
         "pixel_size": float(np.median(pixel_sizes)) if pixel_sizes else None,
         "rois_per_image": rois_per_image,
-        "max_instances": suggest_max_instances(images, image_shape),
+        "max_instances": suggest_max_instances(images, image_shape, min_dim=size.enlarged_to, zoom=size.zoom),
         "proposals_training": training_proposals(image_shape),
         "mini_mask_shape": mini_mask_shape,
     }
     if initial is None:
         mean, scale = dataset.band_statistics or band_statistics(dataset.images)
-        base = smallest_anchor(dataset)
-        scales = tuple(base * 2**level for level in range(5))
+        scales = anchor_scales(dataset.images, image_shape, size.enlarged_to)
         return MaskRCNNConfig(**values, band_mean=mean, band_scale=scale, anchor_scales=scales)
     check_initial_model(initial, dataset, backbone, other_classes)
     config = _initial_config(initial)
@@ -153,12 +171,31 @@ def training_proposals(image_shape: tuple[int, int]) -> int:
     return int(np.clip(height * width // 128, 200, MaskRCNNConfig.proposals_training))
 
 
-def smallest_anchor(dataset: Dataset) -> int:
-    """Side of the smallest anchors that suits the objects, pixels: at most the size of all but a tenth."""
-    boxes = np.concatenate([image.boxes for image in dataset.images])
-    sides = np.sqrt(np.prod((boxes[:, 2:] - boxes[:, :2]).astype(float), axis=1))
-    small = np.quantile(sides, SMALL_OBJECT_SHARE) if len(sides) else ANCHOR_BASES[-1]
-    return max((base for base in ANCHOR_BASES if base <= small), default=ANCHOR_BASES[0])
+def anchor_scales(
+    images: Sequence[LabelledImage], image_shape: tuple[int, int], min_dim: int
+) -> tuple[int, ...]:
+    """Sides of the anchors of each pyramid level that suit the objects of the images, pixels.
+
+    All objects but the smallest tenth are at least as large as the smallest anchors, all but the largest
+    twentieth at most as large as the largest; each level is at least twice as large as the one before.
+    Objects count at the size that the network sees: enlarged with images whose shorter side is below
+    `min_dim`, and cut to `image_shape`.
+    """
+    sides = [np.zeros(0)]
+    for image in images:
+        boxes = image.boxes[image.class_ids > 0].astype(float)
+        scale = legacy_scale(image.height, image.width, min_dim, None)
+        lengths = np.minimum((boxes[:, 2:] - boxes[:, :2]) * scale, image_shape)
+        sides.append(np.sqrt(np.prod(lengths, axis=1)))
+    sides = np.concatenate(sides)
+    if not len(sides):
+        return tuple(ANCHOR_BASES[-1] * 2**level for level in range(ANCHOR_LEVELS))
+    small, large = np.quantile(sides, (SMALL_OBJECT_SHARE, 1 - LARGE_OBJECT_SHARE))
+    base = max((base for base in ANCHOR_BASES if base <= small), default=ANCHOR_BASES[0])
+    if base * 2 ** (ANCHOR_LEVELS - 1) < large:
+        base = max(small, base)
+    step = max(2.0, (large / base) ** (1 / (ANCHOR_LEVELS - 1)))
+    return tuple(round(base * step**level) for level in range(ANCHOR_LEVELS))
 
 
 @dataclass(frozen=True)
@@ -172,7 +209,7 @@ class Feed:
 
 def validation_settings(size: ImageSize) -> SampleSettings:
     """How validation samples are made: nothing is left to chance."""
-    return SampleSettings(min_dim=0 if size.fixed else size.min_dim, augment=False)
+    return SampleSettings(min_dim=size.enlarged_to, augment=False)
 
 
 def make_feed(
@@ -192,7 +229,7 @@ def make_feed(
     devices share a batch.
     """
     samples = SampleSettings(
-        min_dim=0 if size.fixed else size.min_dim,
+        min_dim=size.enlarged_to,
         augment=settings.augment,
         zoom=not size.fixed,
         balance=settings.balance,
@@ -262,13 +299,20 @@ def epoch_to_resume(settings: TrainingSettings, model_path: Path | None) -> int:
     return epoch if model_path.resolve() in last and epoch < settings.epochs else 0
 
 
-def summarise(dataset: Dataset) -> str:
-    """A few lines about the data: images, instances per class."""
+def summarise(dataset: Dataset, config: MaskRCNNConfig, size: ImageSize) -> str:
+    """A few lines about the data: images, instances per class, more instances than the network has places."""
     lines = [f"{len(dataset.images)} images to train on, {len(dataset.validation)} to validate with"]
     classes = len(dataset.classes)
     parts = [count_instances(part, classes) for part in (dataset.images, dataset.validation)]
     for name, training, validation in zip(dataset.classes, *parts, strict=True):
         lines.append(f"  {name}: {training} instances to train on, {validation} to validate with")
+    most = most_instances(dataset.images, config.image_shape, min_dim=size.enlarged_to, zoom=size.zoom)
+    if most > config.max_instances:
+        lines.append(
+            f"Up to {most} instances are in view at a time, but {config.max_instances} at most are trained "
+            "on. Of more, the smallest are left out, and the ground where they are is not learnt as "
+            "background. A lower images_max_dim shows fewer at a time"
+        )
     return "\n".join(lines)
 
 

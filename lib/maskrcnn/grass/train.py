@@ -65,7 +65,7 @@ def _run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
             write_shards(options, flags, cluster)
             return True
         job = check_job(options, flags)
-        gs.message(preparation.summarise(job.dataset))
+        gs.message(preparation.summarise(job.dataset, job.config, job.size))
         result = train_on_cluster(job, Console(), cluster) if cluster else train(job, Console())
     settings = job.settings
     if not result.last_epoch:

@@ -2,6 +2,7 @@
 
 Shapes: B images, A anchors, N labelled instances, P proposals, R sampled regions, mh x mw a mask.
 Class ids: 0 padding, above 0 an instance, below 0 a crowd (instances not told apart, not to learn from).
+A row beyond those that have masks can only be a crowd: what is left out of a crowded image.
 The random choices are made by `noise`, uniform in [0, 1): the lowest win, the same ones on every backend.
 """
 
@@ -135,11 +136,12 @@ def roi_targets(
         rois: (B, P, 4) float32, normalised proposals; zero rows are padding.
         class_ids: (B, N) int32.
         boxes: (B, N, 4) float32, pixels.
-        masks: (B, N, mh, mw) uint8, 0 or 1: of the whole image, or of each instance's box (see `mini_masks`).
+        masks: (B, M, mh, mw) uint8, 0 or 1, M <= N: of the whole image, or of each instance's box (see
+            `mini_masks`).
         noise: (B, P) float32 in [0, 1).
         image_shape: (height, width) of the network's input, pixels.
         count: size of the sample, R.
-        positive_share: highest share of objects in the sample, 0 to 1.
+        positive_share: highest share of objects in the sample, 0 to 1 (see `object_places`).
         box_deviation: four floats, scale of the deltas.
         mask_shape: (height, width) of the target masks.
         mini_masks: what `masks` cover: False the image, True the instance's box.
@@ -158,7 +160,7 @@ def roi_targets(
     background = real & (overlap < ROI_OBJECT) & (crowd_overlap < CROWD_TOUCHED)
 
     proposals = rois.shape[1]
-    object_limit = min(int(count * positive_share), proposals)
+    object_limit = min(object_places(count, positive_share), proposals)
     object_index, object_chosen = _choose(objects, noise, object_limit)  # (B, object_limit)
     background_index, background_chosen = _choose(background, noise, min(count, proposals))
     index = ops.concatenate([object_index, background_index], axis=1)
@@ -194,6 +196,11 @@ def roi_targets(
     )
 
 
+def object_places(count: int, positive_share: float) -> int:
+    """How many regions of a sample of `count` may be objects: one at least, else no box is ever learnt."""
+    return max(1, int(count * positive_share)) if positive_share > 0 else 0
+
+
 def _choose(candidates, noise, count):
     """At most `count` candidates (B, n) with the lowest noise: indices (B, count), chosen (B, count) bool."""
     indices = best_indices(ops.where(candidates, -noise, -2.0), count)
@@ -217,15 +224,15 @@ def _crop_masks(masks, instance, rois, frames, mask_shape):
         low, size = frames[..., :2], frames[..., 2:] - frames[..., :2]
         size = ops.where(size > 0, size, 1.0)
         rois = (rois - ops.concatenate([low, low], axis=-1)) / ops.concatenate([size, size], axis=-1)
-    (instances, height, width), wanted = masks.shape[1:], instance.shape[1]
+    (height, width), wanted = masks.shape[2:], instance.shape[1]
     batch = ops.shape(masks)[0]
     rows = sample_axis(rois[..., 0], rois[..., 2], height, mask_shape[0])
     columns = sample_axis(rois[..., 1], rois[..., 3], width, mask_shape[1])
     indices, weights = corners(rows, columns, width)  # (B, n, h, w, 4)
-    indices += (instance * (height * width))[..., None, None, None]
+    # mask by mask: the place of a pixel among those of all masks of an image would outgrow int32
     pixels = gather_rows(
-        ops.reshape(masks, (batch, instances * height * width)),
-        ops.reshape(indices, (batch, wanted * mask_shape[0] * mask_shape[1] * 4)),
+        ops.reshape(gather_rows(masks, instance), (batch * wanted, height * width)),
+        ops.reshape(indices, (batch * wanted, mask_shape[0] * mask_shape[1] * 4)),
     )
     pixels = ops.reshape(ops.cast(pixels, "float32"), (batch, wanted, *mask_shape, 4))
     return ops.round(ops.sum(pixels * weights, axis=-1))

@@ -15,7 +15,7 @@ from maskrcnn.network.picking import best_indices, gather_rows
 from maskrcnn.network.proposals import select_proposals
 from maskrcnn.network.region_proposal import propose_at
 from maskrcnn.network.roi_pooling import flatten_pyramid
-from maskrcnn.network.targets import anchor_targets, roi_targets
+from maskrcnn.network.targets import anchor_targets, object_places, roi_targets
 
 LOSSES = (
     "rpn_class_loss",
@@ -48,8 +48,9 @@ class TrainingNetwork(TrainingModel):
 
     A batch is a dict of arrays, N = config.max_instances:
         images: (B, H, W, bands) float32, scaled
-        class_ids: (B, N) int32, 0 where there is no instance, negative for regions to ignore
-        boxes: (B, N, 4) float32, pixels
+        class_ids: (B, N or more) int32, 0 where there is no instance, negative for regions to ignore, as all
+            rows beyond N are
+        boxes: (B, N or more, 4) float32, pixels, a row for each class id
         masks: (B, N, H, W), or (B, N, *config.mini_mask_shape) cropped to the box, 0 or 1
         anchor_noise: (B, anchor_count(config)) float32 in [0, 1), decides which anchors are sampled
         roi_noise: (B, config.roi_candidates) float32 in [0, 1), decides which regions are sampled
@@ -89,7 +90,7 @@ class TrainingNetwork(TrainingModel):
             cells, targets.rois, config.image_shape, training=normalise_by_batch
         )
         # only regions with an object have a mask, and they come first
-        positive = max(int(config.rois_per_image * config.positive_roi_share), 1)
+        positive = max(object_places(config.rois_per_image, config.positive_roi_share), 1)
         masks = self.network.segment(
             cells, targets.rois[:, :positive], config.image_shape, training=normalise_by_batch
         )
@@ -126,8 +127,10 @@ class TrainingNetwork(TrainingModel):
             box_deviation=config.box_deviation,
         )
         # with the objects' own boxes the heads learn from the first step on, when proposals are guesses
-        is_object = (batch["class_ids"] > 0)[..., None]
-        true_boxes = ops.where(is_object, normalise_boxes(batch["boxes"], config.image_shape), 0.0)
+        places = batch["masks"].shape[1]
+        is_object = (batch["class_ids"][:, :places] > 0)[..., None]
+        boxes = normalise_boxes(batch["boxes"][:, :places], config.image_shape)
+        true_boxes = ops.where(is_object, boxes, 0.0)
         sampled = roi_targets(
             ops.concatenate([proposals, true_boxes], axis=1),
             batch["class_ids"],

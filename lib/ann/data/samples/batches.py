@@ -1,10 +1,13 @@
 """Batches of fixed shape for the network.
 
-A batch is a dict of arrays; B images, N = config.max_instances:
+A batch is a dict of arrays; B images, N = config.max_instances, M = N + LEFT_OUT_PLACES:
     images (B, H, W, C) float32, scaled; padding and cells without data are scaled zeros
-    class_ids (B, N) int32: 0 where there is no instance, negative for a region that the losses ignore
-    boxes (B, N, 4) float32: (y1, x1, y2, x2), pixels of the sample, y2 and x2 exclusive
+    class_ids (B, M) int32: 0 where there is no instance, negative for a region that the losses ignore
+    boxes (B, M, 4) float32: (y1, x1, y2, x2), pixels of the sample, y2 and x2 exclusive
     masks (B, N, h, w) uint8: of the whole image, or cut to the box and resized to config.mini_mask_shape
+
+Of more than N objects the smallest have no mask. They are regions to ignore in the rows from N on, because
+what is visible must not be learnt as background.
 
 Sample number s (batch size * step + place in the batch) depends on the seed and s alone: not on the
 threads, the batch size or where a run was resumed.
@@ -12,18 +15,19 @@ threads, the batch size or where a run was resumed.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 
 import numpy as np
 
 from ann.data.dataset import LabelledImage
 from ann.data.pixels.windows import Window
+from ann.data.samples.augmentation import ZOOM_LIMIT
 from ann.data.samples.order import VisitOrder, class_rarity, visit_weights
-from ann.data.samples.resize import mini_mask
+from ann.data.samples.resize import legacy_scale, mini_mask
 from ann.data.samples.samples import (
     Sample,
     SampleSettings,
+    source_size,
     training_sample,
     validation_sample,
     validation_windows,
@@ -32,6 +36,10 @@ from ann.errors import DatasetError
 from maskrcnn.config import MaskRCNNConfig
 
 Batch = dict[str, np.ndarray]
+LEFT_OUT_SIDE = 8  # boxes left out of a sample are joined by the cells of a grid of 8 x 8 if they are many
+LEFT_OUT_PLACES = LEFT_OUT_SIDE**2
+COUNTED_WINDOWS = 200  # per image, in which instances are counted
+PLACES_MARGIN = 1.1  # windows in between may show more than those counted
 
 
 class TrainingBatches:
@@ -62,7 +70,6 @@ class TrainingBatches:
         )
         self._order = VisitOrder(weights, seed)
         self._rarity = class_rarity(images) if settings.balance else None
-        self._dropped, self._lock = 0, threading.Lock()
 
     @property
     def samples_per_epoch(self) -> int:
@@ -73,15 +80,7 @@ class TrainingBatches:
         """The sample of this number, counted from 0 over all epochs."""
         generator = np.random.default_rng([self._seed, 2, number])
         image = self._images[self._order[number]]
-        sample = training_sample(image, self._config, self._settings, generator, self._rarity)
-        with self._lock:
-            self._dropped += sample.dropped
-        return sample
-
-    @property
-    def dropped(self) -> int:
-        """Objects for which samples made so far had no place (see `suggest_max_instances`)."""
-        return self._dropped
+        return training_sample(image, self._config, self._settings, generator, self._rarity)
 
     def batch(self, step: int, part: slice = slice(None)) -> Batch:
         """The batch of a step, counted from 0, or some of its samples (a host's or device's share)."""
@@ -146,8 +145,8 @@ def assemble(samples: Sequence[Sample], config: MaskRCNNConfig) -> Batch:
     mask_shape = config.mini_mask_shape or config.image_shape
     batch = {
         "images": np.stack([sample.image for sample in samples]),
-        "class_ids": np.zeros((count, limit), np.int32),
-        "boxes": np.zeros((count, limit, 4), np.float32),
+        "class_ids": np.zeros((count, limit + LEFT_OUT_PLACES), np.int32),
+        "boxes": np.zeros((count, limit + LEFT_OUT_PLACES, 4), np.float32),
         "masks": np.zeros((count, limit, *mask_shape), np.uint8),
     }
     for place, sample in enumerate(samples):
@@ -159,25 +158,63 @@ def assemble(samples: Sequence[Sample], config: MaskRCNNConfig) -> Batch:
             else:
                 y1, x1, y2, x2 = mask.box
                 batch["masks"][place, index, y1:y2, x1:x2] = mask.pixels
+        regions = join_boxes(sample.left_out, config.image_shape)
+        batch["class_ids"][place, limit : limit + len(regions)] = -1
+        batch["boxes"][place, limit : limit + len(regions)] = regions
     return batch
 
 
-def suggest_max_instances(
-    images: Sequence[LabelledImage], image_shape: tuple[int, int], *, at_most: int = 1000
-) -> int:
-    """A number of places that windows of this size hardly ever exceed, a multiple of 10.
+def join_boxes(boxes: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
+    """At most `LEFT_OUT_PLACES` boxes that cover these (n, 4): of more, neighbours become one."""
+    if len(boxes) <= LEFT_OUT_PLACES:
+        return boxes
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    cells = np.clip(centres * LEFT_OUT_SIDE / image_shape, 0, LEFT_OUT_SIDE - 1).astype(int)
+    _, joined = np.unique(cells @ (LEFT_OUT_SIDE, 1), return_inverse=True)
+    joined = joined.ravel()
+    union = np.full((joined.max() + 1, 4), (np.inf, np.inf, -np.inf, -np.inf), boxes.dtype)
+    np.minimum.at(union[:, :2], joined, boxes[:, :2])
+    np.maximum.at(union[:, 2:], joined, boxes[:, 2:])
+    return union
 
-    Counts the boxes in windows around up to 200 objects of each image, and adds a quarter for windows in
-    between and for scale changes.
+
+def most_instances(
+    images: Sequence[LabelledImage],
+    image_shape: tuple[int, int],
+    *,
+    min_dim: int = 0,
+    zoom: float = ZOOM_LIMIT,
+) -> int:
+    """The highest number of boxes in a sample, counted in two windows each at up to 200 objects per image.
+
+    min_dim: see `SampleSettings`; zoom: a sample may show its objects at 1 / zoom of their size, so that
+    `zoom` squared times the ground comes into view. Linear in the objects of an image.
     """
     most = 0
     for image in images:
-        boxes = image.boxes
-        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-        for centre in centres[:: max(1, len(centres) // 200)]:
-            low, high = centre - np.array(image_shape) / 2, centre + np.array(image_shape) / 2
-            most = max(most, int(((boxes[:, :2] < high) & (boxes[:, 2:] > low)).all(axis=1).sum()))
-    return int(min(at_most, max(10, -(-most * 5 // 4 // 10) * 10)))
+        scale = legacy_scale(image.height, image.width, min_dim, None) / zoom
+        sides = np.array(source_size(image, scale, image_shape))
+        boxes = image.boxes.astype(np.float64)
+        picked = boxes[:: max(1, len(boxes) // COUNTED_WINDOWS)]
+        around = (picked[:, :2] + picked[:, 2:] - sides) / 2
+        from_edge = picked[:, 2:] - 1  # of an even row of objects no window shows more
+        for start in np.clip(np.concatenate([around, from_edge]), 0, (image.height, image.width) - sides):
+            seen = (boxes[:, :2] < start + sides) & (boxes[:, 2:] > start)
+            most = max(most, int(seen.all(axis=1).sum()))
+    return most
+
+
+def suggest_max_instances(
+    images: Sequence[LabelledImage],
+    image_shape: tuple[int, int],
+    *,
+    min_dim: int = 0,
+    zoom: float = ZOOM_LIMIT,
+    at_most: int = 1000,
+) -> int:
+    """A number of places that samples hardly ever exceed (see `most_instances`), a multiple of 10."""
+    most = most_instances(images, image_shape, min_dim=min_dim, zoom=zoom)
+    return int(min(at_most, max(10, np.ceil(most * PLACES_MARGIN / 10) * 10)))
 
 
 def _check(images: Sequence[LabelledImage], config: MaskRCNNConfig) -> None:

@@ -60,14 +60,14 @@ class Sample:
     """One image for the network: image (H, W, C) float32, scaled; masks in its pixels; class_ids (n,) int32.
 
     content: (y1, x1, y2, x2), the part of `image` that is no padding.
-    dropped: objects for which there was no place among the network's `max_instances`.
+    left_out: (m, 4) float32 boxes, as `content`, of what had no place among the network's `max_instances`.
     """
 
     image: np.ndarray
     content: tuple[int, int, int, int]
     masks: tuple[CroppedMask, ...]
     class_ids: np.ndarray
-    dropped: int
+    left_out: np.ndarray
 
 
 def training_sample(
@@ -184,19 +184,18 @@ def finish_sample(
     if change is not None:
         image = orient_image(image, change.orientation)
         content = orient_mask(content, change.orientation, *config.image_shape)
-    kept = _largest(masks, class_ids, config.max_instances)
+    ranked = _by_importance(masks, class_ids)
+    kept = sorted(ranked[: config.max_instances])
+    left_out = [masks[index].box for index in ranked[config.max_instances :]]
     return Sample(
         image=scale_pixels(image, config.band_mean, config.band_scale),
         content=content.box,
         masks=tuple(masks[index] for index in kept),
         class_ids=np.array([class_ids[index] for index in kept], dtype=np.int32),
-        dropped=sum(class_id > 0 for class_id in class_ids) - sum(class_ids[index] > 0 for index in kept),
+        left_out=np.array(left_out, dtype=np.float32).reshape(-1, 4),
     )
 
 
-def _largest(masks: Sequence[CroppedMask], class_ids: Sequence[int], limit: int) -> list[int]:
-    """Indices of the `limit` largest objects, regions only where a place is left; in the order they had."""
-    if len(masks) <= limit:
-        return list(range(len(masks)))
-    ranked = sorted(range(len(masks)), key=lambda index: (class_ids[index] < 0, -masks[index].area, index))
-    return sorted(ranked[:limit])
+def _by_importance(masks: Sequence[CroppedMask], class_ids: Sequence[int]) -> list[int]:
+    """Indices of the objects, the largest first, then those of the regions."""
+    return sorted(range(len(masks)), key=lambda index: (class_ids[index] < 0, -masks[index].area, index))
