@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ann.data.readers.formats import open_dataset
-from ann.data.samples.scaling import band_statistics, scale_pixels
+from ann.data.samples.scaling import BLOCK_SIDE, band_statistics, check_input, scale_pixels
 from ann.errors import DatasetError
 from labelled_files import noise, rectangle, write_raster
 
@@ -80,3 +80,37 @@ def test_images_without_any_data_are_refused(tmp_path):
         band_statistics(open_dataset(tmp_path, ["field"]).images)
     with pytest.raises(DatasetError, match="no image"):
         band_statistics([])
+
+
+def test_where_chance_finds_no_data_statistics_are_those_around_objects(tmp_path):
+    side = 4 * BLOCK_SIDE
+    image = np.zeros((side, side, 1), np.uint16)
+    image[100:130, 3000:3040, 0] = 700
+    image[110:120, 3010:3030, 0] = 900
+    write_raster(tmp_path / "a" / "a.tif", image, nodata=0, compress="deflate")
+    write_raster(tmp_path / "a" / "a-field-1.png", rectangle(side, side, (110, 3010, 120, 3030)))
+    images = open_dataset(tmp_path, ["field"]).images
+    # 200 cells of 900 among 1200
+    expected = (700 + 200 * 200 / 1200,), (200 * np.sqrt(1 / 6 * 5 / 6),)
+    np.testing.assert_allclose(band_statistics(images, sample_limit=1), expected, rtol=1e-12)
+
+
+def test_statistics_with_a_number_for_missing_data_are_refused(tmp_path):
+    image = noise(60, 60).astype(np.float32)
+    image[:20] = -9999
+    write_raster(tmp_path / "a" / "a.tif", image)
+    write_raster(tmp_path / "a" / "a-field-1.png", rectangle(60, 60, (30, 30, 40, 40)))
+    with pytest.raises(DatasetError, match=r"a\.tif, band 1: 33% .* the value -9999"):
+        band_statistics(open_dataset(tmp_path, ["field"]).images)
+
+
+def test_pixels_that_no_loss_survives_are_named():
+    mean, scale = (0.5, 0.5), (0.2, 0.2)
+    image = np.random.default_rng(0).random((8, 8, 2)).astype(np.float32)
+    check_input(image, mean, scale, "a")
+    for value in (-3.4e38, 1e7, np.inf):
+        spoilt = image.copy()
+        spoilt[3, 4, 1] = value
+        with pytest.raises(DatasetError, match="Image a, band 2 has the value"):
+            check_input(spoilt, mean, scale, "a")
+    check_input(np.full((2, 2, 1), 65535, np.uint16), (123.7,), (1.0,), "legacy scaling of 16 bit")

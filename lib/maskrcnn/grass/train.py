@@ -17,6 +17,7 @@ from ann.cluster.prepare import write_dataset
 from ann.cluster.training import train_on_cluster
 from ann.data.dataset import Dataset, LabelledImage
 from ann.data.readers.formats import open_dataset
+from ann.data.samples.values import LOOKED_AT, check_pixel_sizes, check_values
 from ann.data.split import hold_out, split_dataset
 from ann.data.storage import is_uri
 from ann.errors import AnnError
@@ -29,6 +30,7 @@ from maskrcnn.grass.run import module_failure
 
 UNUSED_SHARE = 0.1  # of the images, left out by the flag -s
 TILE_FACTOR = 2  # the side of tiles in shards, in squares that the network sees: leaves windows room to move
+SHARDS_LOOKED_AT = 100  # tiles
 VALIDATION_SHARE = 0.25  # of the images that are used
 
 
@@ -209,9 +211,12 @@ def read_labels(options: Mapping[str, str], flags: Mapping[str, bool]) -> Datase
             skip_damaged=flags["d"],
         )
     else:
-        dataset = open_maps(options, classes)
+        dataset = check_pixel_sizes(open_maps(options, classes))
     for note in dataset.notes:
         gs.warning(note)
+    # what shards hold was looked at when they were written, and may be far away
+    limit = SHARDS_LOOKED_AT if dataset.band_statistics else LOOKED_AT
+    check_values((*dataset.images, *dataset.validation), limit=limit)
     return dataset
 
 

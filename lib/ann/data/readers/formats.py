@@ -11,6 +11,7 @@ from ann.data.readers.coco import find_coco, read_coco
 from ann.data.readers.directories import has_masks, read_directories
 from ann.data.readers.shards import is_shards, read_shards
 from ann.data.readers.vectors import find_vectors, read_vectors
+from ann.data.samples.values import check_headers
 from ann.errors import DatasetError
 
 FORMATS = """
@@ -37,7 +38,12 @@ def open_dataset(
         DatasetError: the path isn't there, the format is none or more than one of these, or the data has a
             fault.
     """
-    classes = check_classes(classes)
+    return check_headers(_read(path, check_classes(classes), class_column, skip_damaged=skip_damaged))
+
+
+def _read(
+    path: str | Path, classes: tuple[str, ...], class_column: str | None, *, skip_damaged: bool
+) -> Dataset:
     if is_shards(path):
         _refuse_column(class_column, path, "shards name the classes")
         return read_shards(path, classes, skip_damaged=skip_damaged)

@@ -25,7 +25,7 @@ from ann.data.samples.augmentation import (
     orient_mask,
 )
 from ann.data.samples.resize import legacy_scale, pad_image, resample, resize_bilinear, resize_mask
-from ann.data.samples.scaling import scale_pixels
+from ann.data.samples.scaling import check_input, scale_pixels
 from maskrcnn.config import MaskRCNNConfig
 
 WINDOW_DRAWS = 5  # a window without objects and hardly any data is drawn again, at most that often
@@ -157,8 +157,13 @@ def finish_sample(
     settings: SampleSettings,
     change: Augmentation | None,
 ) -> Sample:
-    """Bring what was read to the network's size and scaling; `change` None: nothing is changed."""
+    """Bring what was read to the network's size and scaling; `change` None: nothing is changed.
+
+    Raises:
+        DatasetError: see `check_input`.
+    """
     image, valid = example.image, example.valid
+    check_input(image, config.band_mean, config.band_scale, example.name)
     before = image.shape[:2]
     after = tuple(
         min(side, max(1, round(length * scale)))

@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ann.data.pixels.windows import grid_windows
+from ann.data.pixels.windows import Window, grid_windows
+from ann.data.samples.values import (
+    check_fill,
+    how_to_declare,
+    number_text,
+    pixels_with_data,
+    windows_on_objects,
+)
 from ann.errors import DatasetError
 
 if TYPE_CHECKING:
     from ann.data.dataset import LabelledImage
 
 BLOCK_SIDE = 1024  # pixels; images are read in blocks of this size at most
+HIGHEST_INPUT = 1e6  # standard deviations from the mean
 
 
 def scale_pixels(image: np.ndarray, mean: Sequence[float], scale: Sequence[float]) -> np.ndarray:
@@ -30,16 +38,40 @@ def scale_pixels(image: np.ndarray, mean: Sequence[float], scale: Sequence[float
     return scaled
 
 
+def check_input(image: np.ndarray, mean: Sequence[float], scale: Sequence[float], name: str) -> None:
+    """See that raw pixels, (..., C), are no numbers that would turn the loss into none.
+
+    Raises:
+        DatasetError: some lie a million standard deviations from the mean; the message names image and value.
+    """
+    if image.dtype.itemsize == 1 or not image.size:
+        return
+    lowest, highest = float(image.min()), float(image.max())
+    if max(abs(lowest), abs(highest)) < HIGHEST_INPUT * min(scale) - max(map(abs, mean)):
+        return
+    for band in range(image.shape[-1]):
+        values = image[..., band]
+        for value in (values.min(), values.max()):
+            if not abs(float(value) - mean[band]) <= HIGHEST_INPUT * scale[band]:
+                raise DatasetError(
+                    f"Image {name}, band {band + 1} has the value {number_text(value)}, but the values that "
+                    f"the model is trained on lie around {mean[band]:.6g}, give or take {scale[band]:.6g}. "
+                    f"Does it stand for missing data? {how_to_declare(value)}"
+                )
+
+
 def band_statistics(
     images: Sequence[LabelledImage], sample_limit: int = 100, seed: int = 0
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each band, cells without data left out.
 
     At most `sample_limit` blocks of 1024 x 1024 pixels are read, spread over all images by chance (fixed by
-    `seed`), one after the other: memory is that of one block. A band that is the same everywhere gets 1.
+    `seed`), one after the other: memory is that of one block. Where none of an image's blocks has data, as
+    many are read around its objects. A band that is the same everywhere gets 1.
 
     Raises:
-        DatasetError: there is no image, or no cell has data.
+        DatasetError: there is no image, no cell has data, or a value stands for missing data and isn't
+            declared so.
     """
     if not images:
         raise DatasetError("There is no image to compute band statistics from.")
@@ -49,14 +81,22 @@ def band_statistics(
     for index in order:
         image = images[index]
         windows = list(grid_windows(image.height, image.width, BLOCK_SIDE, BLOCK_SIDE))
-        picks = np.random.default_rng([seed, 18, int(index)]).permutation(len(windows))[:blocks_per_image]
-        for pick in sorted(picks):
-            example = image.read(windows[pick])
-            pixels = example.image.reshape(-1, image.bands)
-            if example.valid is not None:
-                pixels = pixels[example.valid.ravel()]
-            moments += Moments.of(pixels)
+        generator = np.random.default_rng([seed, 18, int(index)])
+        picks = sorted(generator.permutation(len(windows))[:blocks_per_image])
+        found = _moments(image, [windows[pick] for pick in picks])
+        if not found.count:
+            found = _moments(image, windows_on_objects(image, BLOCK_SIDE, blocks_per_image, generator))
+        moments += found
     return moments.scaling()
+
+
+def _moments(image: LabelledImage, windows: Sequence[Window]) -> Moments:
+    moments = Moments.of(np.zeros((0, image.bands)))
+    for window in windows:
+        pixels = pixels_with_data(image, window)
+        check_fill(image, pixels)
+        moments += Moments.of(pixels)
+    return moments
 
 
 @dataclass(frozen=True, eq=False)
