@@ -20,7 +20,7 @@ def dataset(tmp_path_factory):
     root = tmp_path_factory.mktemp("split")
     for number in range(10):
         rare = [("rare", (20, 20, 30, 30))] if number in (2, 7) else []
-        write_scene(root, f"s{number}", [("common", (1, 1, 9, 9)), *rare])
+        write_scene(root, f"s{number}", [("common", (1, 1, 9, 9)), *rare], seed=number)
     return open_dataset(root, ["common", "rare"])
 
 

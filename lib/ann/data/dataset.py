@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from affine import Affine
 
 from ann.data.example import Example
 from ann.data.pixels.windows import Window, whole
+from ann.data.text import join_names, plain
 from ann.errors import DatasetError
 
 if TYPE_CHECKING:
     from ann.data.pixels.rasters import ImageHeader
 
 NAMED_FILES = 5  # an error names that many files and the number of the others
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where an image lies. frame: the name of what coordinates refer to, e.g. a coordinate system; images of
+    other frames can't be compared. transform: from pixels (column, row) to it.
+    """
+
+    frame: str
+    transform: Affine
+
+    def moved(self, window: Window) -> Place:
+        """The place of a window."""
+        a, b, c, d, e, f = self.transform[:6]
+        x, y = a * window.column + b * window.row + c, d * window.column + e * window.row + f
+        return replace(self, transform=Affine(a, b, x, d, e, y))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,7 +46,8 @@ class LabelledImage:
     class_ids: (N,) int32, negative for a region that training ignores.
     source: the scene; parts of one scene never stand on both sides of a split.
     pixel_size: map units per pixel, None for an image that isn't georeferenced.
-    extent: (west, south, east, north) in map units, where it is known; images of one extent are cut alike.
+    extent: (west, south, east, north) in map units, where it is known.
+    place: where the pixels lie, for a split by ground; None: not known.
     read: gives the window, or the whole image for None, as an `Example` in pixels of the window.
     """
 
@@ -45,6 +64,7 @@ class LabelledImage:
     pixel_size: float | None
     read: Callable[[Window | None], Example]
     extent: tuple[float, float, float, float] | None = None
+    place: Place | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,19 +133,20 @@ def part_of_image(image: LabelledImage, window: Window) -> LabelledImage:
         class_ids=class_ids,
         read=WindowReader(read=image.read, window=window),
         extent=None,
+        place=None if image.place is None else image.place.moved(window),
     )
 
 
 def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
-    """The class names as a tuple.
+    """The class names as a tuple, each in its plain form.
 
     Raises:
         DatasetError: no name, an empty name, or a name given twice.
     """
     if isinstance(classes, str):
         raise DatasetError(f"Expected a list of class names, received the text {classes!r}.")
-    names = tuple(classes)
-    if not names or any(not name.strip() for name in names):
+    names = tuple(plain(name) for name in classes)
+    if not names or not all(names):
         raise DatasetError(
             f"Class names must not be empty, received {list(names)}. Give them as classes=name1,name2 "
             "without a comma too many."
@@ -148,16 +169,23 @@ def check_labels(labels: dict[str, Sequence[str]], classes: Sequence[str], what:
     if unknown:
         found = "; ".join(f"{name!r} ({name_some(labels[name])})" for name in unknown[:NAMED_FILES])
         raise DatasetError(
-            f"{what} that is not in classes={','.join(classes)}: {found}"
+            f"{what} that is not in classes={join_names(classes)}: {found}"
             f"{_others(len(unknown))}. Add it to classes= or take its labels out of the data."
+            f"{_quoting_hint(unknown)}"
         )
     missing = [name for name in classes if not labels.get(name)]
     if missing:
         raise DatasetError(
             f"No instance of {', '.join(map(repr, missing))} in the data, which has "
             f"{', '.join(map(repr, sorted(labels))) or 'no labels at all'}. Check the spelling (capitals "
-            "count) or leave the class out of classes=."
+            f"count) or leave the class out of classes=.{_quoting_hint(labels)}"
         )
+
+
+def _quoting_hint(names: Iterable[str]) -> str:
+    """How a name with a comma is given, where there is one."""
+    name = next((name for name in names if "," in name), None)
+    return f" A name with a comma is given in double quotes: {join_names([name])}." if name else ""
 
 
 def check_found(images: Sequence, path: str | Path) -> None:

@@ -76,8 +76,8 @@ def check_encoding(path: str | PurePath) -> None:
         str(path).encode("utf-8")
     except UnicodeEncodeError:
         raise DatasetError(
-            f"The name of the file {printable(path)} isn't UTF-8 text, so it can't be opened. Rename it, e.g. "
-            "with convmv."
+            f"The name of the file {printable(path)} isn't UTF-8 text, so it can't be opened. Rename it, "
+            "e.g. with convmv."
         ) from None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,20 +15,27 @@ import rasterio
 import rasterio.windows
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from ann.data.dataset import Place
+from ann.data.folders import find_files
 from ann.data.pixels.decoded import Decoded, DecodedImages
+from ann.data.pixels.image_files import check_file
 from ann.data.pixels.windows import Window, whole
+from ann.data.text import check_encoding
 from ann.errors import DatasetError
 
 _filters = threading.Lock()
 WHOLE_FORMATS = ("PNG", "JPEG")  # GDAL decodes all of such a file down to the last row that is asked for
 DECODED_BYTES = 128 << 20
 decoded_images = DecodedImages(DECODED_BYTES)
+LARGEST_MEASURED = 65535  # a no-data value up to here may be a colour, too
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageHeader:
-    """What the header of an image file says; pixel_size in map units, None without georeference."""
+    """What the header of an image file says; pixel_size in map units and place are None without
+    georeference.
+    """
 
     path: str
     height: int
@@ -36,6 +43,7 @@ class ImageHeader:
     bands: int
     dtype: str
     pixel_size: float | None
+    place: Place | None = None
 
 
 def warning_filters() -> threading.Lock:
@@ -50,12 +58,20 @@ def open_image(path: str | Path) -> Iterator[rasterio.DatasetReader]:
     Raises:
         DatasetError: the file can't be opened, or reading from it fails inside of the `with` block.
     """
-    try:
+    with reading_errors(path):
+        check_encoding(path)
         with warning_filters(), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             source = rasterio.open(path)
         with source:
             yield source
+
+
+@contextmanager
+def reading_errors(path: str | Path) -> Iterator[None]:
+    """Turn what rasterio raises about a file into `DatasetError` that names it."""
+    try:
+        yield
     except (RasterioError, OSError) as error:
         reason = error.__cause__ or error
         raise DatasetError(
@@ -70,18 +86,14 @@ def read_header(path: str | Path) -> ImageHeader:
     Raises:
         DatasetError: it can't be opened, is cut short, or has bands that are no plain numbers.
     """
-    check_complete(path)
+    check_file(path)
     with open_image(path) as source:
         types = set(source.dtypes)
         if len(types) > 1 or any(name.startswith("complex") for name in types):
             raise DatasetError(
                 f"Image {path} has bands of type {', '.join(sorted(types))}; expected one real type."
             )
-        if "palette" in {colour.name for colour in source.colorinterp}:
-            raise DatasetError(
-                f"Image {path} stores colours in a palette; convert it to bands, e.g. gdal_translate "
-                "-expand rgb."
-            )
+        _check_colours(source, path)
         # The end of a file is what is missing when a copy was interrupted.
         if source.driver not in WHOLE_FORMATS:
             source.read(source.count, window=rasterio.windows.Window(0, source.height - 1, source.width, 1))
@@ -89,16 +101,39 @@ def read_header(path: str | Path) -> ImageHeader:
             path=str(path),
             height=source.height,
             width=source.width,
-            bands=colour_bands(source),
+            bands=len(colour_bands(source)),
             dtype=source.dtypes[0],
             pixel_size=None if source.transform.is_identity else abs(source.transform.a) or None,
+            place=_place(source),
         )
+
+
+def _check_colours(source: rasterio.DatasetReader, path: str | Path) -> None:
+    """Raise DatasetError where values aren't the brightness of what is shown, but stand for it."""
+    kinds = {colour.name for colour in source.colorinterp}
+    if "palette" in kinds:
+        raise DatasetError(
+            f"Image {path} stores colours in a palette; convert it to bands, e.g. gdal_translate -expand rgb."
+        )
+    if {"cyan", "magenta"} <= kinds:
+        raise DatasetError(f"Image {path} stores the colours of print (CMYK); convert it to RGB.")
+    if source.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
+        raise DatasetError(
+            f"Image {path} stores white as 0 (photometric interpretation MINISWHITE), so it would be read as "
+            "its negative. Invert it and store it as MINISBLACK."
+        )
+
+
+def _place(source: rasterio.DatasetReader) -> Place | None:
+    if source.transform.is_identity:
+        return None
+    return Place(frame=source.crs.to_wkt() if source.crs else "", transform=source.transform)
 
 
 def read_pixels(path: str | Path, window: Window | None = None) -> tuple[np.ndarray, np.ndarray | None]:
     """A window of an image, or all of it: (H, W, C), and (H, W) bool that is False without data, or None.
 
-    Cells without data (no-data value, alpha band, NaN) are 0 in all bands. PNG and JPEG files stay decoded
+    Cells without data are 0 in all bands; which they are, `read_window` says. PNG and JPEG files stay decoded
     in memory as long as `DECODED_BYTES` suffice.
 
     Raises:
@@ -111,30 +146,63 @@ def read_pixels(path: str | Path, window: Window | None = None) -> tuple[np.ndar
     with open_image(path) as source:
         size = source.width * source.height * source.count * np.dtype(source.dtypes[0]).itemsize
         if source.driver in WHOLE_FORMATS and decoded_images.accepts(size):
-            decoded = _read(source, whole(source.height, source.width))
+            decoded = read_window(source, whole(source.height, source.width))
             decoded_images.put(key, decoded)
             return _part(decoded, window)
-        return _read(source, window or whole(source.height, source.width))
+        return read_window(source, window or whole(source.height, source.width))
 
 
-def _read(source: rasterio.DatasetReader, window: Window) -> Decoded:
+def read_window(
+    source: rasterio.DatasetReader, window: Window, bands: Sequence[int] | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """A window of an open file: (H, W, C) of its type, and (H, W) bool that is False without data, or None.
+
+    bands: numbers from 1, in this order; None takes all but alpha bands. Where there is no data all bands are
+    0. What counts as no data: transparent in any alpha band or mask; NaN, or a no-data value that can't be a
+    measurement (negative, huge), in any band; a no-data value that can be one (0, 255) in all bands, because
+    in one band alone it is a colour.
+
+    Raises:
+        RasterioError: the pixels can't be read, or JPEG data is damaged.
+    """
     area = rasterio.windows.Window(window.column, window.row, window.width, window.height)
-    bands = list(range(1, colour_bands(source) + 1))
-    pixels = np.ascontiguousarray(np.moveaxis(source.read(bands, window=area), 0, -1))
-    valid = None
-    flags = [flag.name for band in bands for flag in source.mask_flag_enums[band - 1]]
-    if any(flag != "all_valid" for flag in flags):
-        valid = np.all(source.read_masks(bands, window=area) != 0, axis=0)
-    if len(bands) < source.count:  # GDAL takes an alpha band as mask only beside one or three others
-        opaque = source.read(source.count, window=area) != 0
-        valid = opaque if valid is None else valid & opaque
+    bands = list(bands or colour_bands(source))
+    # Damaged JPEG data is only a warning to GDAL, which then gives grey pixels.
+    with rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING="YES"):
+        pixels = np.ascontiguousarray(np.moveaxis(source.read(bands, window=area), 0, -1))
+        valid = _valid_by_masks(source, bands, area)
+        for band in alpha_bands(source):  # GDAL takes one as mask only beside one or three others
+            if band not in bands:
+                valid = _both(valid, source.read(band, window=area) != 0)
     if pixels.dtype.kind == "f":
-        finite = np.isfinite(pixels).all(axis=-1)
-        valid = finite if valid is None else valid & finite
+        valid = _both(valid, np.isfinite(pixels).all(axis=-1))
     if valid is None or valid.all():
         return pixels, None
     pixels[~valid] = 0
     return pixels, valid
+
+
+def _valid_by_masks(
+    source: rasterio.DatasetReader, bands: Sequence[int], area: rasterio.windows.Window
+) -> np.ndarray | None:
+    """Where GDAL's masks of the bands, which tell no-data values too, say that there is data."""
+    flags = [{flag.name for flag in source.mask_flag_enums[band - 1]} for band in bands]
+    masked = [band for band, names in zip(bands, flags, strict=True) if "all_valid" not in names]
+    if not masked:
+        return None
+    shown = source.read_masks(masked, window=area) != 0
+    colours = np.array([_may_be_measured(source.nodatavals[band - 1]) for band in masked])
+    valid = shown[~colours].all(axis=0)
+    return valid & shown[colours].any(axis=0) if colours.any() else valid
+
+
+def _may_be_measured(nodata: float | None) -> bool:
+    """Whether a no-data value is one that a sensor may give, too."""
+    return nodata is not None and 0 <= nodata <= LARGEST_MEASURED
+
+
+def _both(valid: np.ndarray | None, other: np.ndarray) -> np.ndarray:
+    return other if valid is None else valid & other
 
 
 def _part(decoded: Decoded, window: Window | None) -> Decoded:
@@ -154,40 +222,18 @@ def _file_key(path: str | Path) -> Hashable:
     return str(path), status.st_mtime_ns, status.st_size
 
 
-def find_files(path: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """All files at any depth below a directory whose suffix is one of these (lower case), sorted."""
-    return sorted(
-        Path(directory, name)
-        for directory, _, names in os.walk(path)
-        for name in names
-        if not name.startswith(".") and Path(name).suffix.lower() in suffixes
-    )
-
-
 def find_rasters(path: str | Path) -> list[Path]:
     """All image files at any depth below a directory, sorted."""
     return find_files(path, IMAGE_SUFFIXES)
 
 
-def check_complete(path: str | Path) -> None:
-    """Raise DatasetError where a PNG or JPEG file is empty or lacks its end, without decoding it."""
-    try:
-        size = os.path.getsize(path)
-        with open(path, "rb") as file:
-            start = file.read(8)
-            file.seek(max(0, size - 4096))
-            end = file.read()
-    except OSError as error:
-        raise DatasetError(f"File {path} can't be read ({error.strerror}). Check its permissions.") from error
-    cut = size == 0
-    if start.startswith(b"\x89PNG"):
-        cut = b"IEND" not in end
-    elif start.startswith(b"\xff\xd8"):
-        cut = b"\xff\xd9" not in end
-    if cut:
-        raise DatasetError(f"Image {path} is truncated ({size} bytes). Copy it again or take it out.")
+def colour_bands(source: rasterio.DatasetReader) -> list[int]:
+    """Numbers of the bands without alpha channels (they say where data is)."""
+    alpha = alpha_bands(source)
+    return [band for band in source.indexes if band not in alpha]
 
 
-def colour_bands(source: rasterio.DatasetReader) -> int:
-    """Number of bands without a last one that is an alpha channel (it says where data is)."""
-    return source.count - (source.count > 1 and source.colorinterp[-1].name == "alpha")
+def alpha_bands(source: rasterio.DatasetReader) -> list[int]:
+    """Numbers of the alpha channels; none where a file has nothing else."""
+    found = [band for band in source.indexes if source.colorinterp[band - 1].name == "alpha"]
+    return found if len(found) < source.count else []

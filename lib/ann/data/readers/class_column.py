@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ann.data.dataset import name_some
+from ann.data.text import plain
 from ann.errors import DatasetError
 
 OBVIOUS_COLUMNS = ("class", "label", "category", "class_name")
@@ -59,4 +60,4 @@ def as_text(value: object) -> str:
         return ""
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))
-    return str(value).strip()
+    return plain(value)

@@ -1,14 +1,14 @@
 """COCO instance files: a JSON of images, categories and annotations, with polygons or run-length encoded
 masks.
 
-Given is the JSON file, or a directory with one or several of them (or with a folder `annotations` of
-them), the images beside it or in `images`. Files with `val` in their name are the validation part, those
-with `test` stay out. Crowd annotations become regions that training ignores.
+Given is the JSON file, or a directory with one or several of them (or with a folder `annotations`, `train`,
+`valid` or `test` of them), the images beside it or in `images`. Files with the word `val` in their name, or
+in that of their folder, are the validation part, those with `test` stay out. Crowd annotations become
+regions that training ignores.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -31,16 +31,10 @@ from ann.data.dataset import (
 from ann.data.outlines.rle import decode_runs, mask_from_runs
 from ann.data.outlines.shapes import PackedMask, Polygons, Shape
 from ann.data.pixels.rasters import ImageHeader, read_header
+from ann.data.readers.coco_files import CocoFile, NamedFiles, find_coco
 from ann.data.readers.labelled_image import labelled_image
+from ann.data.text import plain
 from ann.errors import DatasetError
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class CocoFile:
-    """A parsed COCO file."""
-
-    path: Path
-    content: dict[str, Any]
 
 
 @dataclass(eq=False)
@@ -51,41 +45,22 @@ class _Labels:
     without_outline: list[str] = field(default_factory=list)
 
 
-def find_coco(path: str | Path) -> tuple[CocoFile, ...]:
-    """The COCO files at a path (the file, or a directory that holds it, or its folder `annotations`)."""
-    path = Path(path)
-    if path.is_file():
-        candidates = [path] if path.suffix.lower() == ".json" else []
-    else:
-        candidates = sorted([*path.glob("*.json"), *path.glob("annotations/*.json")])
-    found = []
-    for candidate in candidates:
-        try:
-            content = json.loads(candidate.read_text(encoding="utf-8-sig"))
-        except (OSError, ValueError) as error:
-            raise DatasetError(f"{candidate} can't be read as JSON ({error}). Write it again.") from error
-        if isinstance(content, dict) and isinstance(content.get("images"), list):
-            found.append(CocoFile(path=candidate, content=content))
-    return tuple(found)
-
-
 def read_coco(path: str | Path, classes: Sequence[str], found: Sequence[CocoFile] | None = None) -> Dataset:
     """Open a COCO dataset; outlines stay polygons or packed masks in memory.
 
-    found: the result of `find_coco`, to spare reading the files twice.
+    found: the files that `find_coco` found, to spare reading the files twice.
 
     Raises:
         DatasetError: no COCO file; ids or images given twice; a missing image or category; outlines or images
             that can't be read or don't fit together; classes that don't match `classes`.
     """
     classes = check_classes(classes)
-    files = find_coco(path) if found is None else tuple(found)
+    files = find_coco(path)[0] if found is None else tuple(found)
     if not files:
         raise DatasetError(f"No COCO file (JSON with images, annotations and categories) in {path}.")
     parts: dict[str, list[CocoFile]] = {"train": [], "val": [], "test": []}
     for file in files:
-        stem = file.path.stem.lower()
-        parts[next((part for part in ("val", "test") if part in stem), "train")].append(file)
+        parts[file.part].append(file)
     used = [*parts["train"], *parts["val"]] or files
     root = Path(path) if Path(path).is_dir() else Path(path).parent
 
@@ -106,7 +81,8 @@ def read_coco(path: str | Path, classes: Sequence[str], found: Sequence[CocoFile
             f"{name_some(labels.without_outline)}."
         )
     if parts["test"] and len(used) < len(files):
-        notes.append(f"Left out as test data: {name_some([file.path.name for file in parts['test']])}.")
+        test = [str(file.path.relative_to(root)) for file in parts["test"]]
+        notes.append(f"Left out as test data: {name_some(test)}.")
     validation = [file.path for file in parts["val"]] if parts["train"] else []
     return Dataset(
         classes=classes,
@@ -172,10 +148,10 @@ def _check_tables(file: CocoFile) -> tuple[dict[Any, str], dict[Any, dict[str, A
         twice = _twice(row["id"] for row in rows if "id" in row)
         if twice:
             raise DatasetError(f"{file.path} has ids more than once in {table!r}: {name_some(twice)}.")
-    twice = _twice(row["name"] for row in content["categories"])
+    twice = _twice(plain(row["name"]) for row in content["categories"])
     if twice:
         raise DatasetError(f"{file.path} has categories of the same name: {name_some(twice)}. Join them.")
-    categories = {row["id"]: str(row["name"]) for row in content["categories"]}
+    categories = {row["id"]: plain(row["name"]) for row in content["categories"]}
     images = {row["id"]: row for row in content["images"]}
     for key, known, table in (("category_id", categories, "categories"), ("image_id", images, "images")):
         lost = sorted({str(row[key]) for row in content["annotations"] if row[key] not in known})
@@ -193,12 +169,10 @@ def _locate_images(file: CocoFile, images: dict[Any, dict[str, Any]], root: Path
     folders = []
     for base in dict.fromkeys((file.path.parent, root, file.path.parent.parent)):
         folders += [base, base / "images", base / part, base / "images" / part]
+    named = NamedFiles(folders)
     paths, missing = {}, []
     for number, image in images.items():
-        found = next(
-            (folder / image["file_name"] for folder in folders if (folder / image["file_name"]).is_file()),
-            None,
-        )
+        found = named.find(str(image["file_name"]))
         if found is None:
             missing.append(str(image["file_name"]))
         paths[number] = found

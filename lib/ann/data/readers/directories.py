@@ -2,9 +2,9 @@
 
     scene_1/scene_1.tif, scene_1/scene_1-house-1.png, scene_1/scene_1-house-2.png, scene_1/scene_1-barn-1.png
 
-A mask is called `<image>-<class>-<number>.png`; 0 is outside, anything else inside. Directories may lie at
-any depth. Names of images and classes may hold dashes: a file is a mask when the directory has the image
-that its name begins with.
+A mask is called `<image>-<class>-<number>.png`; black and transparent are outside, anything else inside,
+whether stored as grey, colours or a palette. Directories may lie at any depth. Names of images and classes
+may hold dashes: a file is a mask when the directory has the image that its name begins with.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,21 +22,27 @@ import rasterio
 from rasterio.windows import Window as RasterWindow
 
 from ann.data.dataset import Dataset, check_bands, check_classes, check_found, check_labels, name_some
+from ann.data.folders import files_with_suffix, walk
 from ann.data.outlines.masks import CroppedMask, crop_mask
 from ann.data.outlines.shapes import PackedMask
+from ann.data.pixels.image_files import check_file
 from ann.data.pixels.rasters import (
     IMAGE_SUFFIXES,
     ImageHeader,
-    check_complete,
+    alpha_bands,
     colour_bands,
     open_image,
     read_header,
+    read_pixels,
 )
+from ann.data.pixels.windows import Window
 from ann.data.readers.labelled_image import labelled_image
+from ann.data.text import plain
 from ann.errors import DatasetError
 
 MASK_SUFFIX = ".png"
 STRIP_PIXELS = 1 << 24  # masks are read in strips of that many pixels, so a large one doesn't fill memory
+MASK_SHARE = 0.95  # of the pixels that have one of two values: drawings with soft edges are masks, too
 _CLASS_AND_NUMBER = re.compile(r"(?P<name>.+)-(?P<number>\d+)")
 
 
@@ -59,12 +65,13 @@ class ImageFiles:
 def read_directories(path: str | Path, classes: Sequence[str]) -> Dataset:
     """Open a dataset in the directory format; every instance is kept, packed, in memory.
 
-    All masks are read once, which checks and indexes them; of images only the header is read.
+    All masks are read once, which checks and indexes them; of images only the header is read, but for PNG
+    files without masks.
 
     Raises:
-        DatasetError: no image; a mask without an image, of another size than its image, or stored as JPEG; a
-            class that is not in `classes` or has no instance; a file that can't be read; images of
-            different bands.
+        DatasetError: no image; a mask without an image, of another size than its image, stored as JPEG, or
+            of which it isn't clear what is inside; an image without masks that looks like a mask; a class
+            that is not in `classes` or has no instance; a file that can't be read; images of different bands.
     """
     classes = check_classes(classes)
     found = find_images(path, classes)
@@ -74,6 +81,12 @@ def read_directories(path: str | Path, classes: Sequence[str]) -> Dataset:
         headers = list(workers.map(lambda files: read_header(files.path), found))
         check_bands(headers)
         _check_mask_sizes(found, headers, workers)
+        unlabelled = [
+            header
+            for files, header in zip(found, headers, strict=True)
+            if not files.masks and _may_be_mask(header)
+        ]
+        _check_no_masks(unlabelled, workers)
         packed = dict(zip((mask.path for mask in masks), workers.map(_pack_mask, masks), strict=True))
 
     empty = [mask for mask in masks if packed[mask.path] is None]
@@ -116,23 +129,18 @@ def has_masks(path: str | Path, classes: Sequence[str]) -> Path | None:
     None.
     """
     for files in _walk(path):
-        stems = {file.stem for file in files}
+        stems = {plain(file.stem) for file in files}
         ending = _class_ending(classes)
         for file in files:
-            if _readings(file.stem, stems) or ending.fullmatch(file.stem):
+            if _readings(plain(file.stem), stems) or ending.fullmatch(plain(file.stem)):
                 return file
     return None
 
 
 def _walk(path: str | Path) -> Iterator[list[Path]]:
     """The image files, sorted, of each directory."""
-    for directory, subdirectories, names in os.walk(path):
-        subdirectories.sort()
-        yield [
-            Path(directory, name)
-            for name in sorted(names)
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-        ]
+    for directory, names in walk(path):
+        yield files_with_suffix(directory, names, IMAGE_SUFFIXES)
 
 
 def _class_ending(classes: Sequence[str]) -> re.Pattern[str]:
@@ -141,25 +149,26 @@ def _class_ending(classes: Sequence[str]) -> re.Pattern[str]:
 
 def _sort_files(files: Sequence[Path], classes: Sequence[str]) -> list[ImageFiles]:
     """Tell the images of one directory from masks, and give each mask to its image."""
-    stems = {file.stem for file in files}
+    stems = {plain(file.stem) for file in files}
     readings = {stem: _readings(stem, stems) for stem in stems}
     has_masks = {image for found in readings.values() for image, name in found if name in classes}
     images: dict[str, Path] = {}
     masks: dict[str, list[MaskFile]] = {}
     # From short to long names, so that it is known whether the name before a class is an image's.
-    for file in sorted(files, key=lambda file: (len(file.stem), file.name)):
-        owners = [(image, name) for image, name in readings[file.stem] if image in images]
+    for file in sorted(files, key=lambda file: (len(plain(file.stem)), file.name)):
+        stem = plain(file.stem)
+        owners = [(image, name) for image, name in readings[stem] if image in images]
         known = [(image, name) for image, name in owners if name in classes]
-        if known or (owners and file.stem not in has_masks):
+        if known or (owners and stem not in has_masks):
             image, name = max(known or owners, key=lambda owner: len(owner[0]))
             masks.setdefault(image, []).append(MaskFile(path=file, class_name=name))
-        elif file.stem in images:
+        elif stem in images:
             raise DatasetError(
-                f"Images {images[file.stem]} and {file} have the same name, so it isn't known which of them "
+                f"Images {images[stem]} and {file} have the same name, so it isn't known which of them "
                 "the masks belong to. Keep one of them in the directory."
             )
         else:
-            images[file.stem] = file
+            images[stem] = file
     _check_orphans([file for stem, file in images.items() if stem not in masks], classes)
     _check_png([mask.path for found in masks.values() for mask in found])
     return [
@@ -183,11 +192,14 @@ def _check_orphans(images: Sequence[Path], classes: Sequence[str]) -> None:
     ending = _class_ending(classes)
     numbered: dict[str, list[Path]] = {}
     for file in images:
-        match = re.fullmatch(r"(.+-.+)-\d+", file.stem)
+        match = re.fullmatch(r"(.+-.+)-\d+", plain(file.stem))
         if match and file.suffix.lower() == MASK_SUFFIX:
             numbered.setdefault(match[1], []).append(file)
     orphans = [
-        file for files in numbered.values() for file in files if len(files) > 1 or ending.fullmatch(file.stem)
+        file
+        for files in numbered.values()
+        for file in files
+        if len(files) > 1 or ending.fullmatch(plain(file.stem))
     ]
     if orphans:
         raise DatasetError(
@@ -233,7 +245,7 @@ def _check_mask_sizes(
 
 def _png_size(path: Path) -> tuple[int, int]:
     """(height, width) from the header of a PNG file."""
-    check_complete(path)
+    check_file(path)
     with open(path, "rb") as file:
         start = file.read(24)
     if not start.startswith(b"\x89PNG\r\n\x1a\n") or len(start) < 24:
@@ -243,20 +255,112 @@ def _png_size(path: Path) -> tuple[int, int]:
     return height, width
 
 
+def _may_be_mask(header: ImageHeader) -> bool:
+    return header.bands == 1 or Path(header.path).suffix.lower() == MASK_SUFFIX
+
+
+def _check_no_masks(headers: Sequence[ImageHeader], workers: ThreadPoolExecutor) -> None:
+    """Raise DatasetError where what was taken for images without objects looks like masks."""
+    alike = workers.map(_looks_like_mask, headers)
+    masks = [header.path for header, is_mask in zip(headers, alike, strict=True) if is_mask]
+    if masks:
+        raise DatasetError(
+            f"Images that look like masks, as they show one value on black: {name_some(masks)}. Call a mask "
+            "<image>-<class>-<number>.png, beside its image, and move other files apart."
+        )
+
+
+def _looks_like_mask(header: ImageHeader) -> bool:
+    """Whether nearly all pixels of an image are black or of one other value, and both occur."""
+    black = other = False
+    rows = max(1, STRIP_PIXELS // header.width)
+    for row in range(0, header.height, rows):
+        strip = Window(row=row, column=0, height=min(rows, header.height - row), width=header.width)
+        pixels, _ = read_pixels(header.path, strip)
+        first = pixels[..., 0]
+        values, counts = np.unique(first[first != 0], return_counts=True)
+        if (
+            counts.sum() - counts.max(initial=0) > (1 - MASK_SHARE) * first.size
+            or (pixels != pixels[..., :1]).any()
+        ):
+            return False
+        black, other = black or counts.sum() < first.size, other or len(values) > 0
+    return black and other
+
+
 def _pack_mask(mask: MaskFile) -> PackedMask | None:
-    """Read a mask file, strip by strip, and pack it; None where nothing is inside."""
+    """Read a mask file, strip by strip, and pack it; None where nothing is inside.
+
+    Inside is what is neither black nor transparent; in a drawing of black alone, what isn't transparent.
+
+    Raises:
+        DatasetError: it can't be read, or its palette has no black.
+    """
     with rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"), open_image(mask.path) as source:
-        bands = list(range(1, colour_bands(source) + 1))
-        rows = max(1, STRIP_PIXELS // source.width)
-        strips = []
-        for row in range(0, source.height, rows):
-            area = RasterWindow(0, row, source.width, min(rows, source.height - row))
-            strip = crop_mask((source.read(bands, window=area) != 0).any(axis=0), row)
-            if strip is not None:
-                strips.append(strip)
+        if source.colorinterp[0].name == "palette":
+            return _pack(source, _palette_reader(source, mask.path))
+        packed = _pack(source, _read_colours)
+        if packed is None and alpha_bands(source):
+            packed = _pack(source, _read_opaque)
+            if packed is not None and packed.area == source.height * source.width:
+                return None
+        return packed
+
+
+def _pack(
+    source: rasterio.DatasetReader, read: Callable[[rasterio.DatasetReader, RasterWindow], np.ndarray]
+) -> PackedMask | None:
+    rows = max(1, STRIP_PIXELS // source.width)
+    strips = []
+    for row in range(0, source.height, rows):
+        area = RasterWindow(0, row, source.width, min(rows, source.height - row))
+        strip = crop_mask(read(source, area), row)
+        if strip is not None:
+            strips.append(strip)
     if not strips:
         return None
     return PackedMask.pack(strips[0] if len(strips) == 1 else _join(strips))
+
+
+def _read_colours(source: rasterio.DatasetReader, area: RasterWindow) -> np.ndarray:
+    """(H, W) bool: where a colour is shown that isn't black."""
+    bands = colour_bands(source)
+    inside = (source.read(bands, window=area) != 0).any(axis=0)
+    if "all_valid" not in {flag.name for flag in source.mask_flag_enums[bands[0] - 1]}:
+        inside &= (source.read_masks(bands, window=area) != 0).any(axis=0)
+    return inside & _read_opaque(source, area)
+
+
+def _read_opaque(source: rasterio.DatasetReader, area: RasterWindow) -> np.ndarray:
+    """(H, W) bool: where no alpha band says transparent."""
+    opaque = np.ones((int(area.height), int(area.width)), bool)
+    for band in alpha_bands(source):
+        opaque &= source.read(band, window=area) != 0
+    return opaque
+
+
+def _palette_reader(
+    source: rasterio.DatasetReader, path: Path
+) -> Callable[[rasterio.DatasetReader, RasterWindow], np.ndarray]:
+    """Reads where the colours that indices stand for are shown and not black.
+
+    Raises:
+        DatasetError: two and more colours occur, but neither black nor transparent.
+    """
+    shown = np.zeros(256, bool)
+    for index, (red, green, blue, alpha) in source.colormap(1).items():
+        shown[index] = (red or green or blue) and alpha
+    used = np.zeros(256, bool)
+    rows = max(1, STRIP_PIXELS // source.width)
+    for row in range(0, source.height, rows):
+        area = RasterWindow(0, row, source.width, min(rows, source.height - row))
+        used |= np.bincount(source.read(1, window=area).ravel(), minlength=256) > 0
+    if used.sum() > 1 and shown[used].all():
+        raise DatasetError(
+            f"Mask {path} has colours in a palette, but neither black nor transparent, so it isn't clear "
+            "what is outside. Store it in grey: 0 outside, 255 inside."
+        )
+    return lambda source, area: shown[source.read(1, window=area)]
 
 
 def _join(strips: Sequence[CroppedMask]) -> CroppedMask:

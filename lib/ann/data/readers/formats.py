@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ann.data.dataset import Dataset, check_classes, check_found
+from ann.data.ground import join_ground
 from ann.data.pixels.rasters import find_rasters
-from ann.data.readers.coco import find_coco, read_coco
+from ann.data.readers.coco import read_coco
+from ann.data.readers.coco_files import find_coco
 from ann.data.readers.directories import has_masks, read_directories
 from ann.data.readers.shards import is_shards, read_shards
 from ann.data.readers.vectors import find_vectors, read_vectors
 from ann.data.samples.values import check_headers
+from ann.data.text import join_names
 from ann.errors import DatasetError
 
 FORMATS = """
@@ -28,11 +32,14 @@ def open_dataset(
     class_column: str | None = None,
     *,
     skip_damaged: bool = False,
+    report: Callable[[int, int], None] | None = None,
 ) -> Dataset:
     """Open labelled images in any of the formats that are understood, recognised by their files.
 
     classes: class names, in the order of their ids; class_column: for vector files, see `read_vectors`;
-    skip_damaged: for shards, see `read_shards`.
+    skip_damaged: for shards, see `read_shards`; report: told how many images of how many have been looked at.
+
+    Images that show the same ground get the same `source`.
 
     Raises:
         DatasetError: the path isn't there, the format is none or more than one of these, or the data has a
@@ -50,12 +57,9 @@ def _read(
     path = Path(path)
     if not path.exists():
         raise DatasetError(f"Training dataset {path} does not exist.")
-    coco = find_coco(path)
-    if path.is_file():
-        if not coco:
-            raise DatasetError(f"{path} is no COCO instance file. A dataset is one of:{FORMATS}")
-        _refuse_column(class_column, path, "a COCO file names the categories")
-        return read_coco(path, classes, coco)
+    coco, notes = find_coco(path)
+    if path.is_file() and not coco:
+        raise DatasetError(f"{path} is no COCO instance file. A dataset is one of:{FORMATS}")
     found = []
     if coco:
         found.append(f"COCO ({coco[0].path})")
@@ -71,16 +75,19 @@ def _read(
         )
     if coco:
         _refuse_column(class_column, path, "a COCO file names the categories")
-        return read_coco(path, classes, coco)
-    if vectors:
-        return read_vectors(path, classes, class_column)
-    check_found(find_rasters(path), path)
-    if not mask:
-        raise DatasetError(
-            f"No labels of {', '.join(classes)} found in {path}. A dataset is one of:{FORMATS}"
-        )
-    _refuse_column(class_column, path, "the names of mask files say the class")
-    return read_directories(path, classes)
+        dataset = read_coco(path, classes, coco)
+    elif vectors:
+        dataset = read_vectors(path, classes, class_column)
+    else:
+        check_found(find_rasters(path), path)
+        if not mask:
+            raise DatasetError(
+                f"No labels of {join_names(classes)} found in {path}. {' '.join(notes)} A dataset is one "
+                f"of:{FORMATS}"
+            )
+        _refuse_column(class_column, path, "the names of mask files say the class")
+        dataset = read_directories(path, classes)
+    return replace(join_ground(dataset, report), notes=(*dataset.notes, *notes))
 
 
 def _refuse_column(class_column: str | None, path: str | Path, instead: str) -> None:

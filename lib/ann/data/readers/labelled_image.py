@@ -134,4 +134,5 @@ def labelled_image(
         source=header.path,
         pixel_size=header.pixel_size,
         read=reader,
+        place=header.place,
     )

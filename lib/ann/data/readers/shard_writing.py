@@ -26,7 +26,7 @@ from ann.data.pixels.rasters import open_image, warning_filters
 from ann.data.pixels.windows import Window, whole
 from ann.data.readers.shards import FORMAT, MANIFEST, TILES_KEY, TRAINING, VALIDATION, VERSION
 from ann.data.samples.scaling import Moments
-from ann.data.split import split_dataset
+from ann.data.split import scene_to_cut, split_dataset
 from ann.data.storage import Folder, storage_errors
 from ann.errors import DatasetError
 
@@ -61,8 +61,7 @@ def split_single_scene(dataset: Dataset, share: float, seed: int) -> dict[str, t
 
     Tiles of one scene never stand on both sides of a split, so a single scene is split before it is cut.
     """
-    alike = len(dataset.images) == 1 or dataset.images[0].extent is not None
-    if share and not dataset.validation and alike and len({image.source for image in dataset.images}) == 1:
+    if share and not dataset.validation and scene_to_cut(dataset.images, share):
         dataset = split_dataset(dataset, share, seed)
     return {TRAINING: dataset.images, VALIDATION: dataset.validation}
 
@@ -326,7 +325,7 @@ def _georeference(image: LabelledImage, row: int, column: int) -> tuple[list[flo
         cell_width, cell_height = (east - west) / image.width, (north - south) / image.height
         return [cell_width, 0, west + column * cell_width, 0, -cell_height, north - row * cell_height], None
     try:
-        with open_image(image.source) as source:
+        with open_image(image.path) as source:
             if source.transform.is_identity:
                 return None, None
             a, b, c, d, e, f = list(source.transform)[:6]

@@ -30,10 +30,12 @@ from ann.data.dataset import (
     check_labels,
     name_some,
 )
+from ann.data.folders import find_files
 from ann.data.outlines.shapes import Polygons
-from ann.data.pixels.rasters import find_files, find_rasters, open_image, read_header
+from ann.data.pixels.rasters import find_rasters, open_image, read_header
 from ann.data.readers.class_column import class_names
 from ann.data.readers.labelled_image import labelled_image
+from ann.data.text import plain
 from ann.errors import DatasetError
 
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".shp")
@@ -156,16 +158,18 @@ def read_labels(vector: str | Path, classes: Sequence[str], class_column: str | 
 
 def _pair(files: Sequence[Path], vectors: Sequence[Path]) -> dict[Path, Path]:
     """The vector file of each image."""
-    stems = {file.with_suffix("") for file in files}
+    images = {_place_and_name(file) for file in files}
+    own: dict[tuple[Path, str], list[Path]] = {}
+    shared: dict[Path, list[Path]] = {}
+    for vector in vectors:
+        key = _place_and_name(vector)
+        if key in images:
+            own.setdefault(key, []).append(vector)
+        else:
+            shared.setdefault(vector.parent, []).append(vector)
     pairs, lost = {}, []
     for file in files:
-        own = [vector for vector in vectors if vector.with_suffix("") == file.with_suffix("")]
-        shared = [
-            vector
-            for vector in vectors
-            if vector.parent == file.parent and vector.with_suffix("") not in stems
-        ]
-        choices = own or shared
+        choices = own.get(_place_and_name(file)) or shared.get(file.parent, [])
         if len(choices) > 1:
             raise DatasetError(
                 f"Several vector files could belong to {file}: {name_some(choices)}. Keep one, or call it as "
@@ -182,6 +186,11 @@ def _pair(files: Sequence[Path], vectors: Sequence[Path]) -> dict[Path, Path]:
             f"({', '.join(VECTOR_SUFFIXES)}), an empty one where there are no objects, or one for all."
         )
     return pairs
+
+
+def _place_and_name(file: Path) -> tuple[Path, str]:
+    """What an image and the vector file that belongs to it have in common."""
+    return file.parent, plain(file.stem)
 
 
 def _polygon_layer(vector: str | Path) -> str:
