@@ -66,7 +66,7 @@ def class_chart(rows: Rows, score: str, label: str, classes: Sequence[str]) -> b
     for number, name in enumerate(classes[:MOST_CLASSES]):
         values = _column(rows, f"{score}_{name}")
         style = "-" if number < len(COLOURS) else "--"
-        _line(axes, _column(rows, "epoch"), values, COLOURS[number % len(COLOURS)], name, 1.6, style)
+        _line(axes, _column(rows, "epoch"), values, COLOURS[number % len(COLOURS)], literal(name), 1.6, style)
     axes.set_ylim(0, 1)
     axes.legend(fontsize=9, frameon=False, ncols=2)
     return png(figure)
@@ -87,6 +87,12 @@ def time_chart(rows: Rows) -> bytes:
     for side in ("top", "left", "right", "bottom"):
         other.spines[side].set_visible(False)
     return png(figure)
+
+
+def literal(text: str) -> str:
+    """A text that Matplotlib shows as it is: no formula between dollars, no label hidden for its first _."""
+    text = text.replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def _epoch_chart(rows: Rows, y_label: str):

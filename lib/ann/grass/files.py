@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import grass.script as gs
 
-from ann.errors import SceneError
+from ann.data.folders import files_with_suffix, is_hidden
+from ann.data.pixels.rasters import IMAGE_SUFFIXES
+from ann.errors import DatasetError, SceneError
 from ann.grass.region import Grid, grid_environment, has_coordinate_system
 from ann.inference.files import FileScene
 
-IMAGE_SUFFIXES = (".tif", ".tiff", ".jpg", ".jpeg", ".png")
 SQUARENESS = 1e-6  # largest rotation, relative to the pixel size, that counts as none
 
 
 def find_images(directory: str, image_format: str | None) -> list[Path]:
     """Images of a directory by their ending, with or without its dot and in any case; sorted by name.
 
-    image_format: None takes the usual endings.
+    Hidden files are left out. image_format: None takes the usual endings.
 
     Raises:
-        SceneError: no such directory, or no image in it.
+        SceneError: no such directory, no image in it, or one whose name isn't UTF-8.
     """
     folder = Path(directory)
     if not folder.is_dir():
@@ -30,9 +32,13 @@ def find_images(directory: str, image_format: str | None) -> list[Path]:
     suffixes = IMAGE_SUFFIXES
     if image_format:
         suffixes = (f".{image_format.lower().lstrip('.')}",)
-    images = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())
+    names = sorted(name for name in os.listdir(folder) if not is_hidden(name))
+    try:
+        images = [path for path in files_with_suffix(folder, names, suffixes) if path.is_file()]
+    except DatasetError as error:
+        raise SceneError(str(error)) from error
     if not images:
-        held = sorted({path.suffix.lower().lstrip(".") for path in folder.iterdir() if path.is_file()} - {""})
+        held = sorted({Path(name).suffix.lower().lstrip(".") for name in names} - {""})
         raise SceneError(
             f"No image ending with {' or '.join(suffixes)} found in <{directory}>. "
             + (f"Its files end with: {', '.join(held)}. Set images_format" if held else "It holds no files")
@@ -46,7 +52,10 @@ def check_sidecars(images: Sequence[Path]) -> None:
     Raises:
         SceneError: images without, by name.
     """
-    without = [path.name for path in images if not _sidecars(path)]
+    names: dict[Path, set[str]] = {}
+    for folder in {path.parent for path in images}:
+        names[folder] = {name.lower() for name in os.listdir(folder)}
+    without = [path.name for path in images if not _has_sidecar(path, names[path.parent])]
     if without:
         named = ", ".join(without[:5]) + (f" and {len(without) - 5} more" if len(without) > 5 else "")
         example = images[0].name
@@ -116,10 +125,10 @@ def _same_coordinate_system(path: str) -> bool:
     return process.wait() == 0
 
 
-def _sidecars(path: Path) -> list[Path]:
+def _has_sidecar(path: Path, names: set[str]) -> bool:
+    """Whether a world file or .aux.xml is among the names (in small letters) of an image's directory."""
     candidates = [*_world_names(path), path.with_name(f"{path.name}.aux.xml")]
-    names = {entry.name.lower() for entry in path.parent.iterdir()}
-    return [candidate for candidate in candidates if candidate.name.lower() in names]
+    return any(candidate.name.lower() in names for candidate in candidates)
 
 
 def _world_names(path: Path) -> list[Path]:

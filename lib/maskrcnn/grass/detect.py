@@ -15,6 +15,7 @@ from grass.exceptions import CalledModuleError
 
 from ann.cluster.connection import connect
 from ann.cluster.detection import ClusterWorkers, Network, start_workers
+from ann.data.text import join_names, split_names
 from ann.errors import AnnError, ModelFileError, SceneError
 from ann.grass.bands import find_bands
 from ann.grass.files import check_sidecars, find_images
@@ -134,7 +135,7 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
         AnnError: the first thing that is wrong with them.
     """
     model = read_model(options["model"])
-    config = name_classes(model, split(options["classes"]))
+    config = name_classes(model, split_names(options["classes"] or ""))
     config = replace(config, image_shape=tile_shape(options["tile_size"], config))
     overlap = int(options["overlap"] or min(config.image_shape) // 8)
     if overlap >= min(config.image_shape):
@@ -189,7 +190,7 @@ def name_classes(model: ModelFile, classes: Sequence[str]) -> MaskRCNNConfig:
             f"{len(classes)} ({', '.join(classes)}). Name all of them in the order of training"
         )
     if "" in classes or len(set(classes)) != len(classes):
-        raise AnnError(f"Expected distinct class names, none of them empty, received: {','.join(classes)}")
+        raise AnnError(f"Expected distinct class names, none of them empty, received: {join_names(classes)}")
     return replace(config, classes=tuple(classes))
 
 

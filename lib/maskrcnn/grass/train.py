@@ -15,11 +15,12 @@ from grass.exceptions import CalledModuleError
 from ann.cluster.connection import Cluster, connect
 from ann.cluster.prepare import write_dataset
 from ann.cluster.training import train_on_cluster
-from ann.data.dataset import Dataset, LabelledImage
+from ann.data.dataset import Dataset, LabelledImage, WindowReader
 from ann.data.readers.formats import open_dataset
 from ann.data.samples.values import LOOKED_AT, check_pixel_sizes, check_values
 from ann.data.split import hold_out, split_dataset
 from ann.data.storage import is_uri
+from ann.data.text import split_names
 from ann.errors import AnnError
 from ann.grass.labels import open_maps
 from ann.training import preparation
@@ -202,13 +203,14 @@ def check_positive(options: Mapping[str, str], name: str) -> float:
 def read_labels(options: Mapping[str, str], flags: Mapping[str, bool]) -> Dataset:
     """All labelled images."""
     gs.message(f"Reading the labels of {options['training_dataset'] or options['labels']}...")
-    classes = options["classes"].split(",")
+    classes = split_names(options["classes"])
     if options["training_dataset"]:
         dataset = open_dataset(
             options["training_dataset"],
             classes,
             options["class_column"] or None,
             skip_damaged=flags["d"],
+            report=lambda done, total: gs.percent(done, total, 5),
         )
     else:
         dataset = check_pixel_sizes(open_maps(options, classes))
@@ -220,6 +222,12 @@ def read_labels(options: Mapping[str, str], flags: Mapping[str, bool]) -> Datase
     return dataset
 
 
+def name_file(image: LabelledImage) -> str:
+    """The path of an image; of a part of one with its rows and columns."""
+    part = image.name[image.name.rindex("[") :] if isinstance(image.read, WindowReader) else ""
+    return image.path + part
+
+
 def open_images(
     options: Mapping[str, str], flags: Mapping[str, bool], settings: TrainingSettings
 ) -> tuple[Dataset, tuple[LabelledImage, ...]]:
@@ -229,7 +237,7 @@ def open_images(
     if flags["s"]:
         dataset, unused = hold_out(dataset, UNUSED_SHARE, settings.seed)
         unused_list = settings.logs / "unused.txt"
-        unused_list.write_text("".join(f"{image.path}\n" for image in unused), encoding="utf-8")
+        unused_list.write_text("".join(f"{name_file(image)}\n" for image in unused), encoding="utf-8")
         gs.message(f"{len(unused)} images are left out; their list is in {unused_list}")
     if settings.validation_steps:
         dataset = split_dataset(dataset, VALIDATION_SHARE, settings.seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ann.evaluation.charts import COLOURS, chart, png
+from ann.evaluation.charts import COLOURS, chart, literal, png
 from maskrcnn.scores.average_precision import RECALLS, Scores
 
 
@@ -21,6 +21,6 @@ def precision_recall_chart(scores: Scores, class_name: str) -> bytes:
         axes.plot([recall], [precision], "o", color=COLOURS[1], markersize=6, label=label)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
-    axes.set_title(class_name, fontsize=11, loc="left")
+    axes.set_title(literal(class_name), fontsize=11, loc="left")
     axes.legend(fontsize=9, frameon=False, loc="best")
     return png(figure)
