@@ -127,6 +127,16 @@
 # % required: no
 # % guisection: Data
 # %end
+# %option
+# % key: class_values
+# % type: string
+# % label: What other values than names of classes mean, as value:class
+# % description: E.g. house:building,school:building, or *:building for all other values; COCO categories too
+# % key_desc: value:class
+# % required: no
+# % multiple: yes
+# % guisection: Data
+# %end
 # %option G_OPT_F_INPUT
 # % key: model
 # % label: Model file (.h5) to start from
@@ -355,7 +365,9 @@ def main():
     find_library()
     from ann.packages import install_hint, missing_packages
 
-    missing = missing_packages(["numpy", "h5py", "scipy", "rasterio", "matplotlib", "pycocotools", "keras"])
+    missing = missing_packages(
+        ["numpy", "h5py", "scipy", "rasterio", "matplotlib", "pycocotools", "keras", "pyogrio", "shapely"]
+    )
     if missing:
         gs.fatal(install_hint(missing))
     from ann.errors import AnnError

@@ -1,8 +1,9 @@
 """What training sees of raster maps and label maps; run as a script in a GRASS session.
 
 python grass_labels.py REQUEST: a JSON object with the options of i.ann.maskrcnn.train that name maps, and
-classes; "processes": read the windows in spawned processes. Prints as JSON the error, or notes, images and
-for each image the class ids and masks of all its objects (rows of text, # is inside) and where it has data.
+classes; class_values: texts `value:class`; "processes": read the windows in spawned processes. Prints as JSON
+the error, or notes, images and for each image the class ids and masks of all its objects (rows of text, # is
+inside) and where it has data.
 """
 
 from __future__ import annotations
@@ -42,11 +43,14 @@ def draw(mask: np.ndarray) -> list[str]:
 
 
 def main(request: dict) -> dict:
+    from ann.data.readers.class_column import ClassValues
     from ann.errors import AnnError
     from ann.grass.labels import open_maps
 
     try:
-        dataset = open_maps({name: request.get(name, "") for name in OPTIONS}, request["classes"])
+        classes = request["classes"]
+        class_values = ClassValues.parse(request.get("class_values", ()), classes)
+        dataset = open_maps({name: request.get(name, "") for name in OPTIONS}, classes, class_values)
     except AnnError as error:
         return {"error": str(error)}
     if request.get("processes"):

@@ -9,6 +9,8 @@ import pytest
 
 from ann.data.outlines.masks import crop_mask, paste
 from ann.data.outlines.rle import decode_runs, mask_from_runs
+from ann.data.pixels.windows import Window
+from ann.data.readers.class_column import ClassValues
 from ann.data.readers.formats import open_dataset
 from ann.errors import DatasetError
 from labelled_files import noise, write_raster
@@ -65,13 +67,14 @@ def test_run_lengths_and_their_text_form_are_the_same_mask(tmp_path):
             annotation({"size": [20, 30], "counts": text}),
         ]
     )
-    write(tmp_path, coco)
-    example = open_dataset(tmp_path, ["house"]).images[0].read(None)
     expected = np.zeros((20, 30), bool)
     expected[2:7, 3:5] = True
-    for mask in example.masks:
+    for one in coco["annotations"]:
+        write(tmp_path, content(annotations=[one]))
+        (mask,) = open_dataset(tmp_path, ["house"]).images[0].read(None).masks
         np.testing.assert_array_equal(paste(mask, 20, 30), expected)
-    assert len(example.masks) == 2
+    write(tmp_path, coco)
+    assert open_dataset(tmp_path, ["house"]).instance_counts == (1,)
 
 
 def squeeze(runs):
@@ -156,6 +159,88 @@ def test_annotations_without_outline_are_named(tmp_path):
     assert "annotation 44 of instances.json" in open_dataset(tmp_path, ["house"]).notes[0]
 
 
+def test_what_no_pixel_shows_is_named_and_not_counted(tmp_path):
+    outlines = [
+        [SQUARE],
+        [[50, 2, 59, 2, 59, 7]],  # right of the image
+        [[5.6, 9, 6.4, 9, 6.4, 15]],  # between the centres of two columns
+        [[0.1, 0.2, 0.9, 0.2, 0.9, 0.8, 0.1, 0.8]],  # fractions: as pixels, the first one
+        [[27, 2, 90, 2, 90, 7, 27, 7]],  # partly inside
+    ]
+    write(tmp_path, content(annotations=[annotation(o, id=i) for i, o in enumerate(outlines, start=40)]))
+    dataset = open_dataset(tmp_path, ["house"])
+    (image,) = dataset.images
+    assert image.instance_counts == (2,) and len(image.boxes) == 2
+    assert [mask.box for mask in image.read(None).masks] == [(2, 3, 7, 9), (2, 27, 7, 30)]
+    told = {
+        reason: note
+        for note in dataset.notes
+        for reason in ("outside", "too small", "0 to 1")
+        if reason in note
+    }
+    assert all(note.startswith("1 ") for note in dataset.notes)
+    assert "annotation 41" in told["outside"] and "annotation 42" in told["too small"]
+    assert "annotation 43" in told["0 to 1"]
+
+
+def test_an_annotation_given_twice_is_one_object(tmp_path):
+    turned = SQUARE[4:] + SQUARE[:4]
+    write(tmp_path, content(annotations=[annotation([ring], id=3) for ring in (SQUARE, SQUARE, turned)]))
+    dataset = open_dataset(tmp_path, ["house"])
+    assert dataset.instance_counts == (1,)
+    assert "labelled more than once" in dataset.notes[0]
+
+
+@pytest.mark.parametrize("crowd", [0, "0", 0.0, False, "false", "", None])
+@pytest.mark.parametrize("number", [5, "5", 5.0, " 5 "])
+@pytest.mark.parametrize("size", [(20, 30), ("20", "30"), (20.0, "30.0"), (-1, -1), (0, None), ("", "-1")])
+def test_numbers_are_read_in_every_form(tmp_path, crowd, number, size):
+    coco = content(annotations=[annotation([SQUARE], iscrowd=crowd, image_id=number, category_id="7", id=-1)])
+    coco["images"][0].update(height=size[0], width=size[1])
+    coco["annotations"].append(annotation([[12, 1, 20, 1, 20, 9]], iscrowd="1", id=-1))
+    write(tmp_path, coco)
+    (image,) = open_dataset(tmp_path, ["house"]).images
+    assert image.read(None).class_ids.tolist() == [1, -1]
+
+
+def test_a_category_of_the_same_name_without_annotations_is_no_class(tmp_path):
+    root = {"id": 0, "name": "house", "supercategory": "none"}
+    write(tmp_path, content(categories=[root, {"id": 7, "name": "house", "supercategory": "house"}]))
+    assert open_dataset(tmp_path, ["house"]).instance_counts == (1,)
+
+
+def test_categories_can_mean_another_class(tmp_path):
+    kinds = [{"id": 7, "name": "villa"}, {"id": 8, "name": "school"}, {"id": 9, "name": "tank"}]
+    other = [12, 2, 18, 2, 18, 7, 12, 7]
+    rows = [{**annotation([SQUARE if i == 7 else other]), "category_id": i} for i in (7, 8)]
+    write(tmp_path, content(categories=kinds, annotations=rows))
+    for texts in (["villa:house", "school:house"], ["*:house"]):
+        values = ClassValues.parse(texts, ["house"])
+        assert open_dataset(tmp_path, ["house"], class_values=values).instance_counts == (2,)
+    with pytest.raises(DatasetError, match="class_values=school:house"):
+        open_dataset(tmp_path, ["house"])
+
+
+@pytest.mark.parametrize(
+    "outline",
+    [
+        [SQUARE],
+        SQUARE,
+        [[[x, y] for x, y in zip(SQUARE[::2], SQUARE[1::2], strict=True)]],
+        [[x, y] for x, y in zip(SQUARE[::2], SQUARE[1::2], strict=True)],
+        [[str(value) for value in SQUARE]],
+        [SQUARE, [4, 3, 6, 3, 6, 5, 4, 5]],  # a ring inside of another
+    ],
+)
+def test_outlines_are_read_in_every_form(tmp_path, outline):
+    write(tmp_path, content(annotations=[annotation(outline)]))
+    (image,) = open_dataset(tmp_path, ["house"]).images
+    (mask,) = image.read(None).masks
+    assert (mask.box, mask.area) == ((2, 3, 7, 9), 30)
+    half = image.read(Window(row=0, column=0, height=20, width=6))
+    assert half.visible.tolist() == [0.5]
+
+
 def without(coco, key, field):
     for row in coco[key]:
         del row[field]
@@ -168,10 +253,24 @@ def without(coco, key, field):
         (content(("a.png", "lost.png")), r"1 image\(s\) of .* not found: lost\.png"),
         (content(("a.png", "a.png")), "lists images more than once"),
         (content(categories=[{"id": 1, "name": "house"}]), "category_id 7, which 'categories' doesn't have"),
-        (content(categories=[{"id": i, "name": "house"} for i in (7, 8)]), "same name: house"),
+        (
+            content(
+                categories=[{"id": i, "name": "house"} for i in (7, 8)],
+                annotations=[annotation([SQUARE]), {**annotation([SQUARE]), "category_id": 8}],
+            ),
+            "same name: house",
+        ),
         (content(categories=[{"id": 7, "name": n} for n in "ab"]), "more than once in 'categories': 7"),
         (content(annotations=[{**annotation([SQUARE]), "image_id": 6}]), "image_id 6, which 'images'"),
-        (content(annotations=[annotation([SQUARE], id=3)] * 2), "more than once in 'annotations': 3"),
+        (content(annotations=[annotation([SQUARE], id=3, iscrowd="maybe")]), "iscrowd is 'maybe'"),
+        (content(annotations=[annotation([], bbox=[3, 2, 6, 5])]), "have boxes but no outlines"),
+        (content(annotations=[annotation([[0.1, 0.2, 0.9, 0.2, 0.9, 0.6]], id=3)]), "coordinates of 0 to 1"),
+        (
+            content(annotations=[annotation([[50, 2, 59, 2, 59, 7]], id=3)]),
+            "1 label.* outside .*annotation 3",
+        ),
+        (content(annotations=[annotation([[5.6, 2, 6.4, 2, 6.4, 7]], id=3)]), "too small: annotation 3"),
+        (content(annotations=[annotation({"size": [20, 30], "counts": [10**30]})]), "can't be read"),
         (without(content(), "annotations", "category_id"), "'annotations' needs image_id and category_id"),
         (content(annotations=None), "no complete COCO file"),
         (content(annotations=[annotation([[1, 2, 3]], id=3)]), "outline of annotation 3"),

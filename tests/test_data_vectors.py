@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
+from contextlib import closing
 
 import numpy as np
+import pyogrio
 import pytest
 import rasterio
+import shapely
 from affine import Affine
 from rasterio.enums import ColorInterp
 
 from ann.data.pixels.windows import Window
+from ann.data.readers.class_column import ClassValues
 from ann.data.readers.formats import open_dataset
 from ann.data.readers.vectors import read_vectors
 from ann.errors import DatasetError
 from labelled_files import map_point, noise, write_raster, write_scene
-
-pyogrio = pytest.importorskip("pyogrio")
-shapely = pytest.importorskip("shapely")
 
 
 def square(y1, x1, y2, x2):
@@ -137,10 +139,196 @@ def test_without_a_class_column_all_polygons_are_of_the_only_class(tmp_path, ima
     assert "count as 'field'" in dataset.notes[0]
 
 
-def test_a_misspelt_class_is_not_taken_for_the_only_class(tmp_path, image):
-    write_vector(tmp_path / "scene.gpkg", [square(2, 3, 12, 20)], **{"class": ["building"]})
-    with pytest.raises(DatasetError, match="'building'"):
-        open_dataset(tmp_path, ["house"])
+def test_all_polygons_are_of_the_only_class_unless_a_column_holds_it(tmp_path, image):
+    squares = [square(2, 3, 12, 20), square(20, 30, 35, 50), square(2, 30, 12, 50)]
+    osm = {"building": ["yes", "house", "school"], "label": [1, 1, 1]}
+    write_vector(tmp_path / "scene.gpkg", squares, **osm)
+    dataset = open_dataset(tmp_path, ["roof"])
+    assert dataset.instance_counts == (3,)
+    assert "count as 'roof': no column holds a class (building (house, school, yes)" in dataset.notes[0]
+    (tmp_path / "scene.gpkg").unlink()
+    write_vector(tmp_path / "scene.gpkg", squares, kind=["roof", "tank", "roof"], **osm)
+    with pytest.raises(DatasetError, match=r"'tank'.*class_values=tank:roof"):
+        open_dataset(tmp_path, ["roof"])
+
+
+def test_a_file_of_another_class_is_not_taken_for_the_only_class(tmp_path, image):
+    write_raster(tmp_path / "other.tif", noise(40, 60))
+    write_vector(tmp_path / "scene.gpkg", [square(2, 3, 12, 20)], kind=["roof"])
+    write_vector(tmp_path / "other.gpkg", [square(2, 3, 12, 20)], kind=["tank"])
+    with pytest.raises(DatasetError, match="'tank'"):
+        open_dataset(tmp_path, ["roof"])
+
+
+def test_several_values_can_mean_one_class(tmp_path, image):
+    squares = [square(2, 3, 12, 20), square(20, 30, 35, 50), square(2, 30, 12, 50)]
+    write_vector(tmp_path / "scene.gpkg", squares, kind=["house", "tank", None], size=[1, 2, 3])
+
+    def count(classes, *texts, column=None):
+        values = ClassValues.parse(texts, classes)
+        return open_dataset(tmp_path, classes, column, values).instance_counts
+
+    assert count(["roof", "tank"], "house:roof", "*:roof") == (2, 1)
+    assert count(["tank", "roof"], "*:roof") == (1, 2)
+    assert count(["roof"], "*:roof") == (3,)
+    assert count(["small", "big"], "1:small", "2:small", "3:big") == (2, 1)
+    assert count(["roof"], "*:roof", column="kind") == (3,)
+    with pytest.raises(DatasetError, match=r"1 polygon\(s\) of .* have no class: fid 3"):
+        count(["roof", "tank"], "house:roof")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("house", "Give value:class"),
+        ("house:", "Give value:class"),
+        (":roof", "Give value:class"),
+        ("house:barn", "'barn', which is not in classes=roof"),
+    ],
+)
+def test_a_meaning_that_is_none_is_refused(text, message):
+    with pytest.raises(DatasetError, match=message):
+        ClassValues.parse([text], ["roof"])
+
+
+def test_a_value_of_two_meanings_is_refused():
+    with pytest.raises(DatasetError, match="gives 'a' two classes, 'roof' and 'tank'"):
+        ClassValues.parse(["a:roof", "a:tank"], ["roof", "tank"])
+    assert ClassValues.parse(["a:b:roof"], ["roof"]).by_value == {"a:b": "roof"}
+
+
+def test_what_no_pixel_shows_is_named_and_not_counted(tmp_path, image):
+    squares = [square(2, 3, 12, 20), square(5.6, 30.6, 6.4, 31.4), square(1000, 1000, 1009, 1009)]
+    write_vector(tmp_path / "scene.gpkg", squares, label=["a"] * 3)
+    dataset = open_dataset(tmp_path, ["a"])
+    assert dataset.instance_counts == (1,) and len(dataset.images[0].boxes) == 1
+    outside, small = sorted(dataset.notes, key=lambda note: "too small" in note)
+    assert "1 label(s) lie outside" in outside and "fid 3 of" in outside
+    assert "1 label(s) were ignored" in small and "fid 2 of" in small
+    (tmp_path / "scene.gpkg").unlink()
+    write_vector(tmp_path / "scene.gpkg", squares[:2], label=["a", "b"])
+    with pytest.raises(DatasetError, match=r"No instance of 'b'.*too small: fid 2"):
+        open_dataset(tmp_path, ["a", "b"])
+
+
+def test_a_polygon_given_twice_is_one_object(tmp_path, image):
+    one, other = square(2, 3, 12, 20), square(20, 30, 35, 50)
+    again = shapely.Polygon(one.exterior.coords[2:-1] + one.exterior.coords[:2])
+    write_vector(tmp_path / "scene.gpkg", [one, other, again.reverse()], label=["a"] * 3)
+    dataset = open_dataset(tmp_path, ["a"])
+    assert dataset.instance_counts == (2,)
+    assert "labelled more than once: fid 3" in dataset.notes[0]
+
+
+def test_parts_far_apart_are_named(tmp_path, image):
+    far = shapely.MultiPolygon([square(2, 3, 6, 8), square(30, 40, 36, 50)])
+    near = shapely.MultiPolygon([square(2, 20, 6, 25), square(2, 26, 6, 30)])
+    write_vector(tmp_path / "scene.gpkg", [near, far], label=["a", "a"], geometry_type="MultiPolygon")
+    dataset = open_dataset(tmp_path, ["a"])
+    assert dataset.instance_counts == (2,)
+    (note,) = dataset.notes
+    assert "far apart" in note and "fid 2." in note and "explodecollections" in note
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 90, 180])
+def test_the_pixel_size_is_that_along_the_rows_however_the_image_is_turned(tmp_path, degrees):
+    turned = Affine.translation(500_000, 6_000_000) @ Affine.rotation(degrees) @ Affine.scale(0.5, -0.5)
+    write_raster(tmp_path / "scene.tif", noise(40, 60), transform=turned)
+    outline = shapely.Polygon([turned @ corner for corner in ((3, 2), (20, 2), (20, 12), (3, 12))])
+    write_vector(tmp_path / "scene.gpkg", [outline], label=["a"])
+    (labelled,) = open_dataset(tmp_path, ["a"]).images
+    assert labelled.pixel_size == pytest.approx(0.5)
+    (mask,) = labelled.read(None).masks
+    assert mask.box == (2, 3, 12, 20)
+
+
+def undefined_in_geopackage(number):
+    def write(path, geometries):
+        write_vector(path, geometries, label=["a"])
+        with closing(sqlite3.connect(path)) as database:
+            for table in ("gpkg_contents", "gpkg_geometry_columns"):
+                database.execute(f"UPDATE {table} SET srs_id = {number}")
+            database.commit()
+
+    return write
+
+
+def local(path, geometries):
+    write_vector(path, geometries, crs='LOCAL_CS["drawing",UNIT["metre",1]]', label=["a"])
+
+
+@pytest.mark.parametrize("write", [undefined_in_geopackage(0), undefined_in_geopackage(-1), local])
+def test_an_undefined_coordinate_system_is_none(tmp_path, image, write):
+    write(tmp_path / "scene.gpkg", [square(2, 3, 12, 20)])
+    dataset = open_dataset(tmp_path, ["a"])
+    assert dataset.images[0].read(None).masks[0].box == (2, 3, 12, 20)
+    assert "no coordinate system" in dataset.notes[0]
+
+
+def test_a_local_system_of_the_image_is_none(tmp_path):
+    write_raster(tmp_path / "scene.tif", noise(40, 60), crs='LOCAL_CS["drawing",UNIT["metre",1]]')
+    write_vector(tmp_path / "scene.gpkg", [square(2, 3, 12, 20)], label=["a"])
+    dataset = open_dataset(tmp_path, ["a"])
+    assert dataset.instance_counts == (1,) and "no coordinate system" in dataset.notes[0]
+
+
+ACROSS = {  # the same outline, 0.2 degrees on either side of 180
+    "jumps": [(179.8, 0.1), (-179.8, 0.1), (-179.8, -0.1), (179.8, -0.1)],
+    "goes on": [(179.8, 0.1), (180.2, 0.1), (180.2, -0.1), (179.8, -0.1)],
+    "comes from below": [(-180.2, 0.1), (-179.8, 0.1), (-179.8, -0.1), (-180.2, -0.1)],
+}
+
+
+@pytest.mark.parametrize("form", [*ACROSS, "parts"])
+@pytest.mark.parametrize("west", [179.0, -181.0])
+def test_outlines_across_180_degrees_come_to_lie_on_their_pixels(tmp_path, form, west):
+    if form == "parts":
+        outline = shapely.MultiPolygon(
+            [shapely.box(179.8, -0.1, 180, 0.1), shapely.box(-180, -0.1, -179.8, 0.1)]
+        )
+    else:
+        outline = shapely.Polygon(ACROSS[form])
+    write_vector(
+        tmp_path / "scene.geojson", [outline], crs="EPSG:4326", label=["a"], geometry_type=outline.geom_type
+    )
+    grid = Affine(0.05, 0, west, 0, -0.05, 1)
+    write_raster(tmp_path / "scene.tif", noise(40, 40), crs="EPSG:4326", transform=grid)
+    dataset = open_dataset(tmp_path, ["a"])
+    assert [mask.box for mask in dataset.images[0].read(None).masks] == [(18, 16, 22, 24)]
+    assert not dataset.notes
+
+
+@pytest.mark.parametrize("form", ACROSS)
+def test_outlines_across_180_degrees_lie_on_projected_images_and_at_both_ends_of_the_world(tmp_path, form):
+    from rasterio.warp import transform
+
+    labels = {"crs": "EPSG:4326", "label": ["a"]}
+    write_vector(tmp_path / "all.geojson", [shapely.Polygon(ACROSS[form])], **labels)
+    (x,), (y,) = transform("EPSG:4326", "EPSG:32660", [179.8], [0.0])
+    grid = Affine(1000, 0, x - 10_000, 0, -1000, y + 20_000)
+    write_raster(tmp_path / "zone.tif", noise(40, 80), crs="EPSG:32660", transform=grid)
+    world = Affine(0.1, 0, -180, 0, -0.1, 2)
+    write_raster(tmp_path / "world.tif", noise(40, 3600), crs="EPSG:4326", transform=world)
+    found = {image.name: image.read(None).masks for image in open_dataset(tmp_path, ["a"]).images}
+    (mask,) = found["zone.tif"]
+    assert mask.box[1] == 10 and 40 <= mask.box[3] - mask.box[1] <= 48  # 0.4 degrees
+    assert sorted(mask.box for mask in found["world.tif"]) == [(19, 0, 21, 2), (19, 3598, 21, 3600)]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_world_files_of_all_named_forms_place_an_image(tmp_path, suffix):
+    plain = {"crs": None, "transform": None} if suffix == ".tif" else {}
+    write_raster(tmp_path / f"scene{suffix}", noise(40, 60), **plain)
+    write_vector(tmp_path / "scene.gpkg", [square(2, 3, 12, 20)], label=["a"])
+    with pytest.raises(DatasetError, match=r"isn't georeferenced.* add a world file: ") as error:
+        open_dataset(tmp_path, ["a"])
+    forms = str(error.value).rsplit("world file: ")[1].rstrip(".").split(", ")
+    assert len(forms) == 3 and f"scene{suffix}w" in forms
+    for form in forms:
+        world = tmp_path / form
+        world.write_text("0.5\n0\n0\n-0.5\n500000.25\n5999999.75\n")
+        assert open_dataset(tmp_path, ["a"]).images[0].read(None).masks[0].box == (2, 3, 12, 20)
+        world.unlink()
 
 
 def test_numbers_are_class_names_too(tmp_path, image):
@@ -190,7 +378,7 @@ def elsewhere(root):
         (empty_class, r"1 polygon\(s\) of .* have no class: fid 2"),
         (two_layers, r"one layer of polygons in .* found scene \(Polygon\), second \(Polygon\)"),
         (damaged, r"scene\.gpkg can't be read"),
-        (elsewhere, "No polygon lies on an image"),
+        (elsewhere, "No polygon lies on an image .* 500000 to 500030 east .* 500500 to 500504.5 east"),
     ],
 )
 def test_faults_are_named(tmp_path, image, spoil, message):

@@ -89,7 +89,8 @@ def test_areas_come_to_lie_on_their_cells(maps, tmp_path):
     assert image["valid"][10] == "#" * 18 + ".#"
     null = next(mask for mask in image["masks"] if mask[10][16] == "#")
     assert null[10][16:] == "##.#"
-    assert any("1 area(s) in which no cell has its centre" in note for note in found["notes"])
+    small = next(note for note in found["notes"] if "too small" in note)
+    assert small.startswith("1 label(s)") and "<labels@" in small and "category 5" in small
     assert maps.region() == region and maps.maps() == {"red", "green", "labels"}
 
 
@@ -251,3 +252,39 @@ def test_areas_of_one_category_are_one_object(maps, tmp_path):
     assert boxes(found["images"][0]) == [(1, 1, 1, 3, 8)]
     maps.run("v.category", "input=bare", "output=apart", "option=add", "type=centroid")
     assert len(look(maps, labels="apart")["images"][0]["masks"]) == 2
+
+
+def test_an_object_in_two_label_maps_is_one(maps, tmp_path):
+    write_areas(maps, tmp_path, "older", [[box(1, 1, 4, 4)], [box(1, 6, 4, 9)]], kind=["a", "a"])
+    write_areas(maps, tmp_path, "newer", [[box(1, 6, 4, 9)], [box(6, 1, 8, 4)]], kind=["a", "a"])
+    for labels in ("older,newer", "newer,older"):
+        found = look(maps, labels=labels)
+        assert boxes(found["images"][0]) == [(1, 1, 1, 4, 4), (1, 1, 6, 4, 9), (1, 6, 1, 8, 4)]
+        assert found["images"][0]["counts"] == [3]
+        (note,) = [note for note in found["notes"] if "labelled more than once" in note]
+        assert note.startswith("1 label(s)") and f"<{labels.split(',')[1]}@" in note
+
+
+def test_areas_of_one_class_whatever_their_attributes_are_of_it(maps, tmp_path):
+    polygons = [[box(1, 1, 4, 4)], [box(1, 6, 4, 9)], [box(6, 1, 8, 4)]]
+    write_areas(maps, tmp_path, "labels", polygons, building=["yes", "house", "tank"], label=[1, 1, 1])
+    found = look(maps, "roof")
+    assert found["images"][0]["counts"] == [3] and "count as 'roof'" in found["notes"][0]
+    found = look(maps, "roof,tank", class_values=["yes:roof", "house:roof"])
+    assert found["images"][0]["counts"] == [2, 1] and not found["notes"]
+    assert "class_values=house:roof" in look(maps, "roof", class_column="building")["error"]
+
+
+def test_a_map_of_another_class_is_not_taken_for_the_only_class(maps, tmp_path):
+    write_areas(maps, tmp_path, "roofs", [[box(1, 1, 4, 4)]], kind=["roof"])
+    write_areas(maps, tmp_path, "tanks", [[box(1, 6, 4, 9)]], kind=["tank"])
+    for labels in ("roofs,tanks", "tanks,roofs"):
+        assert "'tank'" in look(maps, "roof", labels=labels)["error"]
+
+
+def test_a_class_of_which_no_cell_shows_an_object_is_an_error_that_says_why(maps, tmp_path):
+    write_areas(
+        maps, tmp_path, "labels", [[box(1, 1, 4, 4)], [box(1.6, 10.6, 2.4, 11.4)]], kind=["roof", "tank"]
+    )
+    error = look(maps, "roof,tank")["error"]
+    assert "No instance of 'tank'" in error and "category 2" in error and "too small" in error

@@ -26,7 +26,12 @@ def test_every_module_of_the_package_is_installed(installed):
     expected = {str(path.relative_to(library)) for path in files}
     target = installed / "etc" / "i.ann.maskrcnn"
     assert {str(path.relative_to(target)) for path in target.rglob("*.*") if path.is_file()} == expected
-    assert {"ann/errors.py", "ann/evaluation/report.html", "maskrcnn/grass/detect.py", "maskrcnn/network/model.py"} <= expected
+    assert {
+        "ann/errors.py",
+        "ann/evaluation/report.html",
+        "maskrcnn/grass/detect.py",
+        "maskrcnn/network/model.py",
+    } <= expected
 
 
 def test_scripts_and_manuals_are_installed(installed):

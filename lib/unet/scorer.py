@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from ann.training.job import Job
 
 from ann.data.outlines.class_raster import UNKNOWN
 from ann.data.samples.batches import ValidationBatches
@@ -17,15 +18,21 @@ from ann.inference.cells import CellSettings, Part, cell_worker, predict_cells
 from ann.inference.labelled_scene import LabelledScene
 from ann.inference.tile_rows import Here
 from ann.task import TestOutcome
-from ann.training.job import Job
 from unet.classes import class_of_probabilities
 from unet.samples import validation_batches
 from unet.scores import SLACK, CellScores, add_up, count_cells
 
 PICTURES = 6
-LINES = {"IoU": "IoU", "Dice": "Dice (F1)", "relaxed_F1": f"F1, {SLACK} cells of slack", "accuracy": "accuracy"}
+LINES = {
+    "IoU": "IoU",
+    "Dice": "Dice (F1)",
+    "relaxed_F1": f"F1, {SLACK} cells of slack",
+    "accuracy": "accuracy",
+}
 
-Network = Callable[[np.ndarray], np.ndarray]  # images (B, H, W, C) float32 scaled -> probabilities (B, H, W, K)
+Network = Callable[
+    [np.ndarray], np.ndarray
+]  # images (B, H, W, C) float32 scaled -> probabilities (B, H, W, K)
 
 
 class CellScorer:
@@ -99,8 +106,7 @@ class CellScorer:
             "confusion": scores.counts.confusion.tolist(),
         }
         text = "\n".join(
-            f"{name}: "
-            + ", ".join(f"{key} {value:.3f}" for key, value in scores.of_class(index).items())
+            f"{name}: " + ", ".join(f"{key} {value:.3f}" for key, value in scores.of_class(index).items())
             for index, name in enumerate(classes, 1)
         )
         section = Section(
@@ -125,7 +131,7 @@ class CellScorer:
         figures = [
             Figure(
                 pictures=[charts.score_chart(rows, LINES, best_epoch)],
-                caption="Scores on the validation images, 1 is perfect, means over the classes. The best epoch "
+                caption="Scores on the validation images, 1 is perfect, means over classes. The best epoch "
                 "has the highest IoU.",
             )
         ]
@@ -134,12 +140,18 @@ class CellScorer:
             figures.append(Figure(pictures=[chart], caption="IoU of each class."))
         validation = Section(
             title="Scores of the last epoch",
-            texts=["On pieces of the validation images, as the network sees them. Cells without a label don't count."],
+            texts=[
+                "On pieces of the validation images, as the network sees them. Cells without a label "
+                "don't count."
+            ],
             tables=[_score_table(scores), _confusion_table(scores)],
             notes=[
-                "IoU, intersection over union: cells that are rightly of the class, as a share of those that are "
-                "labelled or predicted so. Dice (the same as F1) counts the right ones twice. Relaxed precision "
-                f"and recall, for thin objects, count a cell as right within {SLACK} cells of one of its class."
+                "IoU, intersection over union: cells that are rightly of the class, as a share of those "
+                "that are "
+                "labelled or predicted so. Dice (the same as F1) counts the right ones twice. Relaxed "
+                "precision "
+                f"and recall, for thin objects, count a cell as right within {SLACK} cells of one of its "
+                "class."
             ],
         )
         pictures = Section(
@@ -160,7 +172,9 @@ def _coloured(raster: np.ndarray, shown: np.ndarray) -> np.ndarray:
     """A class raster in the colours of its classes over a picture, (H, W, 3) uint8."""
     table = np.zeros((len(COLOURS) + 2, 3), np.uint8)
     table[1:-1], table[-1] = COLOURS, IGNORED
-    index = np.where(raster > 0, (raster - 1) % len(COLOURS) + 1, np.where(raster == UNKNOWN, len(COLOURS) + 1, 0))
+    index = np.where(
+        raster > 0, (raster - 1) % len(COLOURS) + 1, np.where(raster == UNKNOWN, len(COLOURS) + 1, 0)
+    )
     grey = shown.mean(axis=-1, keepdims=True)
     large = resize(table[index], shown.shape[:2]).astype(np.float32)
     coloured = resize(np.repeat((index > 0)[..., None], 3, -1).astype(np.uint8) * 255, shown.shape[:2]) > 127

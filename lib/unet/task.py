@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from ann.task import Feed, Scorer, Task
 from ann.training.job import Job
+
+from ann.task import Feed, Scorer, Task
 from unet.config import UNetConfig
 
 STAGES = {"heads": r"^(up|join|decoder|logits)", "4+": r"^(up|join|decoder|logits|res4|bn4)", "all": r""}

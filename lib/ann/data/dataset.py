@@ -157,10 +157,13 @@ def check_classes(classes: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def check_labels(labels: dict[str, Sequence[str]], classes: Sequence[str], what: str) -> None:
+def check_labels(
+    labels: dict[str, Sequence[str]], classes: Sequence[str], what: str, *, class_values: bool = False
+) -> None:
     """Compare the class names found in the data with those asked for.
 
-    labels: for each name found, where (files or the like); what: how the data calls a class, for the message.
+    labels: for each name found, where (files or the like); what: how the data calls a class, for the message;
+    class_values: whether values can be given a class, so that the message says so.
 
     Raises:
         DatasetError: a name that isn't among `classes`, or a class without any instance.
@@ -170,8 +173,13 @@ def check_labels(labels: dict[str, Sequence[str]], classes: Sequence[str], what:
         found = "; ".join(f"{name!r} ({name_some(labels[name])})" for name in unknown[:NAMED_FILES])
         raise DatasetError(
             f"{what} that is not in classes={join_names(classes)}: {found}"
-            f"{_others(len(unknown))}. Add it to classes= or take its labels out of the data."
-            f"{_quoting_hint(unknown)}"
+            f"{_others(len(unknown))}. Add it to classes= or take its labels out of the data"
+            + (
+                f", or say what it means with class_values={unknown[0]}:{classes[0]}."
+                if class_values
+                else "."
+            )
+            + _quoting_hint(unknown)
         )
     missing = [name for name in classes if not labels.get(name)]
     if missing:

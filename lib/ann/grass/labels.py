@@ -11,21 +11,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import shapely
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from ann.data.dataset import Dataset, LabelledImage, check_classes, check_labels, name_some
 from ann.data.outlines.masks import paste
+from ann.data.outlines.objects import Label, Sieve, check_drawn, far_apart, far_apart_note
 from ann.data.outlines.shapes import Polygons, covers_pixel
 from ann.data.pixels.rasters import ImageHeader
 from ann.data.pixels.windows import Window, whole
-from ann.data.readers.class_column import class_names
+from ann.data.readers.class_column import AS_THEY_ARE, AttributeTable, ClassValues, class_names
 from ann.data.readers.labelled_image import labelled_image
 from ann.errors import DatasetError
 from ann.grass.areas import Area, find_vector, read_areas, read_columns
 from ann.grass.bands import Band, cells_inside, common_dtype, find_bands, read_cells
 from ann.grass.region import Grid, computational_region
 from ann.grass.scenes import maps_of_scenes, split
-
-FAR_APART = 4  # the box of an object is that many times as large as those of its areas together
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,11 +69,15 @@ class LabelledObject:
 
     class_id: int
     areas: tuple[Area, ...]
+    place: str
 
 
-def open_maps(options: Mapping[str, str], classes: Sequence[str]) -> Dataset:
+def open_maps(
+    options: Mapping[str, str], classes: Sequence[str], class_values: ClassValues = AS_THEY_ARE
+) -> Dataset:
     """The dataset of the options band1, band2, band3 or group, labels, class_column and training_areas.
 
+    class_values: what the values of the class column mean.
     The maps' own cells are used as far as they lie in the computational region. Memory is that of the
     outlines; pixels are read when they are asked for.
 
@@ -86,31 +92,28 @@ def open_maps(options: Mapping[str, str], classes: Sequence[str]) -> Dataset:
     notes: list[str] = []
     names: dict[str, list[str]] = {}
     objects: list[LabelledObject] = []
-    for name in split(options["labels"]):
-        labels = find_vector(name)
-        grids = [block.grid for block in blocks]
-        members = group_areas(labels, read_areas(labels, grids), notes)
-        found = _classes_of(labels, sorted(members), classes, options["class_column"] or None, notes)
-        for category, class_name in found.items():
-            names.setdefault(class_name, []).append(f"<{labels}> category {category}")
+    grids = [block.grid for block in blocks]
+    maps = list(dict.fromkeys(find_vector(name) for name in split(options["labels"])))
+    members = {labels: group_areas(labels, read_areas(labels, grids), notes) for labels in maps}
+    found = _classes_of(members, classes, options["class_column"] or None, class_values, notes)
+    for labels, categories in found.items():
+        for category, class_name in categories.items():
+            place = f"<{labels}> category {category}"
+            names.setdefault(class_name, []).append(place)
             if class_name in classes:
-                areas = tuple(members[category])
-                objects.append(LabelledObject(class_id=classes.index(class_name) + 1, areas=areas))
+                class_id = classes.index(class_name) + 1
+                areas = tuple(members[labels][category])
+                objects.append(LabelledObject(class_id=class_id, areas=areas, place=place))
     where = f"on the maps{' in the training areas' if options['training_areas'] else ''}, in the region"
     if not objects and not names:
         raise DatasetError(
             f"No area of {options['labels']} lies {where}. Look where the labels are, and set the region to "
             f"the maps: g.region raster={scenes[0][0]}"
         )
-    check_labels(names, classes, "Areas of a class")
-    images = place_objects(blocks, objects, len(classes), notes)
-    seen = {
-        name: [image.path for image in images if image.instance_counts[index]]
-        for index, name in enumerate(classes)
-    }
-    check_labels(
-        {name: paths for name, paths in seen.items() if paths}, classes, f"Areas {where}, of a class"
-    )
+    check_labels(names, classes, "Areas of a class", class_values=True)
+    images, ignored = place_objects(blocks, objects, len(classes))
+    check_drawn(images, classes, ignored, f"areas {where}")
+    notes += ignored
     return Dataset(classes=classes, images=tuple(images), notes=tuple(dict.fromkeys(notes)))
 
 
@@ -129,9 +132,11 @@ def make_blocks(scenes: Sequence[tuple[Band, ...]], extent: Grid, training_areas
         ]
     name = find_vector(training_areas)
     blocks = []
+    tree = shapely.STRtree(_boxes(grids))
     for number, area in enumerate(read_areas(name, grids), start=1):
-        for bands, grid in zip(scenes, grids, strict=True):
-            part = grid.limited_to(area.extent) if area.categories else None
+        for index in np.sort(tree.query(_boxes([area.extent])[0])):
+            bands = scenes[index]
+            part = grids[index].limited_to(area.extent) if area.categories else None
             if part is None:
                 continue
             ground = Polygons.from_parts((area.pixel_rings(part),))
@@ -149,11 +154,19 @@ def make_blocks(scenes: Sequence[tuple[Band, ...]], extent: Grid, training_areas
 
 def common_ground(grids: Sequence[Grid]) -> list[int]:
     """For each grid the first one that it is connected with by grids that overlap."""
-    first = list(range(len(grids)))
-    for index, grid in enumerate(grids):
-        joined = {first[other] for other in range(index) if grid.overlaps(grids[other])} | {index}
-        first = [min(joined) if source in joined else source for source in first]
-    return first
+    boxes = _boxes(grids)
+    pairs = [
+        (one, other)
+        for one, other in shapely.STRtree(boxes).query(boxes).T.tolist()
+        if one < other and grids[one].overlaps(grids[other])
+    ]
+    ones, others = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    links = coo_array((np.ones(len(pairs)), (ones, others)), shape=(len(grids), len(grids)))
+    first: dict[int, int] = {}
+    return [
+        first.setdefault(int(group), index)
+        for index, group in enumerate(connected_components(links, directed=False)[1])
+    ]
 
 
 def group_areas(name: str, areas: Sequence[Area], notes: list[str]) -> dict[int, list[Area]]:
@@ -175,49 +188,37 @@ def group_areas(name: str, areas: Sequence[Area], notes: list[str]) -> dict[int,
         notes.append(
             f"{without} area(s) of <{name}> without a centroid or category, as holes are, are background."
         )
-    scattered = [category for category, parts in members.items() if _far_apart(parts)]
+    scattered = [
+        category for category, parts in members.items() if far_apart([_box([area]) for area in parts])
+    ]
     if scattered:
-        notes.append(
-            f"<{name}> has areas far apart that share a category, each time taken for one object: categories "
-            f"{name_some([str(category) for category in scattered])}. If they are several objects, give each "
-            "its own category with v.category."
-        )
+        categories = [f"category {category}" for category in scattered]
+        way_out = "give each its own category with v.category"
+        notes.append(far_apart_note(f"<{name}>", "areas", categories, way_out))
     return members
 
 
 def place_objects(
-    blocks: Sequence[Block], objects: Sequence[LabelledObject], class_count: int, notes: list[str]
-) -> list[LabelledImage]:
-    """An image for each block, with the objects of which a cell's centre is inside."""
+    blocks: Sequence[Block], objects: Sequence[LabelledObject], class_count: int
+) -> tuple[list[LabelledImage], list[str]]:
+    """An image for each block, with the objects of which a cell's centre is inside; and notes on others."""
     boxes = np.array([_box(one.areas) for one in objects]).reshape(-1, 4)  # west, south, east, north
-    placed, missed = np.zeros(len(objects), bool), np.zeros(len(objects), bool)
+    tree = shapely.STRtree(shapely.box(*boxes.T))
+    sieve = Sieve()
     images = []
     for block in blocks:
         grid = block.grid
         frame = whole(grid.rows, grid.columns)
-        shapes, class_ids = [], []
-        near = (boxes[:, :2] < (grid.east, grid.north)) & (boxes[:, 2:] > (grid.west, grid.south))
-        inside = (boxes[:, :2] >= (grid.west, grid.south)) & (boxes[:, 2:] <= (grid.east, grid.north))
-        for index in np.flatnonzero(near.all(axis=1)):
+        labels = []
+        for index in np.sort(tree.query(_boxes([grid])[0])):
             shape = Polygons.from_parts(tuple(area.pixel_rings(grid) for area in objects[index].areas))
-            if covers_pixel(shape, frame, block.ground):
-                placed[index] = True
-                shapes.append(shape)
-                class_ids.append(objects[index].class_id)
-            elif block.ground is None and inside[index].all():
-                missed[index] = True
-        images.append(_image(block, shapes, class_ids, class_count))
-    if (missed & ~placed).any():
-        notes.append(
-            f"{(missed & ~placed).sum()} area(s) in which no cell has its centre were ignored: they are "
-            "smaller than cells."
-        )
-    return images
+            labels.append(Label(shape=shape, class_id=objects[index].class_id, place=objects[index].place))
+        kept = sieve.keep(labels, frame, block.ground)
+        images.append(_image(block, kept, class_count))
+    return images, sieve.notes()
 
 
-def _image(
-    block: Block, shapes: Sequence[Polygons], class_ids: Sequence[int], class_count: int
-) -> LabelledImage:
+def _image(block: Block, kept: Sequence[Label], class_count: int) -> LabelledImage:
     grid = block.grid
     header = ImageHeader(
         path=block.name,
@@ -228,44 +229,54 @@ def _image(
         pixel_size=grid.column_size,
     )
     pixels = MapPixels(bands=block.bands, grid=grid, ground=block.ground)
+    shapes, class_ids = [label.shape for label in kept], [label.class_id for label in kept]
     image = labelled_image(header, shapes, class_ids, class_count, name=block.name, pixels=pixels)
     return replace(image, source=block.source, extent=(grid.west, grid.south, grid.east, grid.north))
 
 
 def _classes_of(
-    name: str, categories: Sequence[int], classes: Sequence[str], class_column: str | None, notes: list[str]
-) -> dict[int, str]:
-    """The class of each category.
+    members: Mapping[str, Mapping[int, Sequence[Area]]],
+    classes: Sequence[str],
+    class_column: str | None,
+    class_values: ClassValues,
+    notes: list[str],
+) -> dict[str, dict[int, str]]:
+    """The class of each category of each map.
 
     Raises:
         DatasetError: the column isn't there or unclear, or a category has no class.
     """
-    if not categories:
-        return {}
-    key, columns = read_columns(name)
-    if key != class_column:
-        columns.pop(key, None)
-    fields = {column: [rows.get(cat) for cat in categories] for column, rows in columns.items()}
-    found, remarks = class_names(f"<{name}>", fields, len(categories), classes, class_column)
+    tables = []
+    for name, categories in members.items():
+        if categories:
+            key, columns = read_columns(name)
+            if key != class_column:
+                columns.pop(key, None)
+            fields = {
+                column: [rows.get(category) for category in sorted(categories)]
+                for column, rows in columns.items()
+            }
+            tables.append(AttributeTable(source=f"<{name}>", columns=fields, count=len(categories)))
+    found, remarks = class_names(tables, classes, class_column, class_values)
     notes.extend(remarks)
-    unnamed = [str(category) for category, text in zip(categories, found, strict=True) if not text]
-    if unnamed:
-        raise DatasetError(
-            f"{len(unnamed)} object(s) of <{name}> have no class: categories {name_some(unnamed)}. Fill the "
-            "column (v.db.update), add rows that are missing (INSERT INTO with db.execute), or delete the "
-            "areas (v.edit tool=delete)"
-        )
-    return dict(zip(categories, found.tolist(), strict=True))
+    named = {}
+    maps = [name for name, categories in members.items() if categories]
+    for name, texts in zip(maps, found, strict=True):
+        named[name] = dict(zip(sorted(members[name]), texts.tolist(), strict=True))
+        unnamed = [str(category) for category, text in named[name].items() if not text]
+        if unnamed:
+            raise DatasetError(
+                f"{len(unnamed)} object(s) of <{name}> have no class: categories {name_some(unnamed)}. "
+                "Fill the column (v.db.update), add rows that are missing (INSERT INTO with db.execute), or "
+                "delete the areas (v.edit tool=delete)"
+            )
+    return named
+
+
+def _boxes(grids: Sequence[Grid]) -> np.ndarray:
+    return shapely.box(*np.array([(one.west, one.south, one.east, one.north) for one in grids]).T)
 
 
 def _box(areas: Sequence[Area]) -> tuple[float, float, float, float]:
     outlines = np.concatenate([area.rings[0] for area in areas])
     return (*outlines.min(axis=0).tolist(), *outlines.max(axis=0).tolist())
-
-
-def _far_apart(areas: Sequence[Area]) -> bool:
-    def size(parts: Sequence[Area]) -> float:
-        west, south, east, north = _box(parts)
-        return (east - west) * (north - south)
-
-    return len(areas) > 1 and size(areas) > FAR_APART * sum(size([area]) for area in areas)

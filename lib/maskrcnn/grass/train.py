@@ -16,6 +16,7 @@ from ann.cluster.connection import Cluster, connect
 from ann.cluster.prepare import write_dataset
 from ann.cluster.training import train_on_cluster
 from ann.data.dataset import Dataset, LabelledImage, WindowReader
+from ann.data.readers.class_column import ClassValues
 from ann.data.readers.formats import open_dataset
 from ann.data.samples.values import LOOKED_AT, check_pixel_sizes, check_values
 from ann.data.split import hold_out, split_dataset
@@ -204,16 +205,18 @@ def read_labels(options: Mapping[str, str], flags: Mapping[str, bool]) -> Datase
     """All labelled images."""
     gs.message(f"Reading the labels of {options['training_dataset'] or options['labels']}...")
     classes = split_names(options["classes"])
+    class_values = ClassValues.parse(split_names(options["class_values"]), classes)
     if options["training_dataset"]:
         dataset = open_dataset(
             options["training_dataset"],
             classes,
             options["class_column"] or None,
+            class_values,
             skip_damaged=flags["d"],
             report=lambda done, total: gs.percent(done, total, 5),
         )
     else:
-        dataset = check_pixel_sizes(open_maps(options, classes))
+        dataset = check_pixel_sizes(open_maps(options, classes, class_values))
     for note in dataset.notes:
         gs.warning(note)
     # what shards hold was looked at when they were written, and may be far away

@@ -6,7 +6,9 @@ window as a mask. Memory is that of the outline or of the compressed bits, whate
 
 from __future__ import annotations
 
+import hashlib
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -124,13 +126,38 @@ class Polygons:
 def covers_pixel(shape: Shape, window: Window, within: Shape | None = None) -> bool:
     """Whether a pixel of a window lies inside of a shape (and of `within`).
 
-    It is drawn in strips of 2 ** 20 pixels, the first one that shows a pixel is the last.
+    The first strip (see `_drawn_strips`) that shows a pixel is the last that is drawn.
+    """
+    return any(True for _ in _drawn_strips(shape, window, within))
+
+
+def drawn_digest(shape: Shape, window: Window, within: Shape | None = None) -> bytes | None:
+    """16 bytes that stand for the pixels of a window inside of a shape (and of `within`); None for none.
+
+    The same for all shapes that cover the same pixels, however their outlines are written.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    empty = True
+    for row, column, pixels in _drawn_strips(shape, window, within):
+        edges = np.flatnonzero(np.diff(np.pad(pixels, ((0, 0), (1, 1))).astype(np.int8), axis=1))
+        rows, columns = np.divmod(edges, pixels.shape[1] + 1)
+        digest.update(((rows + row) * (window.width + 1) + columns + column).tobytes())
+        empty = False
+    return None if empty else digest.digest()
+
+
+def _drawn_strips(
+    shape: Shape, window: Window, within: Shape | None
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """(row, column, pixels (h, w) bool) of strips of a shape that show a pixel; row and column in the window.
+
+    Outlines are drawn in strips of 2 ** 20 pixels. A mask is unpacked as a whole in any case.
     """
     y1, x1 = max(shape.box[0], window.row), max(shape.box[1], window.column)
     y2, x2 = min(shape.box[2], window.row + window.height), min(shape.box[3], window.column + window.width)
     if y1 >= y2 or x1 >= x2:
-        return False
-    rows = max(1, STRIP_PIXELS // (x2 - x1))
+        return
+    rows = max(1, STRIP_PIXELS // (x2 - x1)) if isinstance(shape, Polygons) else y2 - y1
     for row in range(y1, y2, rows):
         strip = Window(row=row, column=x1, height=min(rows, y2 - row), width=x2 - x1)
         drawn = shape.inside(strip)
@@ -139,8 +166,7 @@ def covers_pixel(shape: Shape, window: Window, within: Shape | None = None) -> b
             size = strip.height, strip.width
             drawn = None if ground is None else crop_mask(paste(drawn, *size) & paste(ground, *size))
         if drawn is not None:
-            return True
-    return False
+            yield row + drawn.row - window.row, x1 + drawn.column - window.column, drawn.pixels
 
 
 def _ring_area(ring: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import warnings
@@ -103,7 +104,9 @@ def read_header(path: str | Path) -> ImageHeader:
             width=source.width,
             bands=len(colour_bands(source)),
             dtype=source.dtypes[0],
-            pixel_size=None if source.transform.is_identity else abs(source.transform.a) or None,
+            pixel_size=None
+            if source.transform.is_identity
+            else math.hypot(source.transform.a, source.transform.d),
             place=_place(source),
         )
 

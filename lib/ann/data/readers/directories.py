@@ -24,6 +24,7 @@ from rasterio.windows import Window as RasterWindow
 from ann.data.dataset import Dataset, check_bands, check_classes, check_found, check_labels, name_some
 from ann.data.folders import files_with_suffix, walk
 from ann.data.outlines.masks import CroppedMask, crop_mask
+from ann.data.outlines.objects import Label, Sieve
 from ann.data.outlines.shapes import PackedMask
 from ann.data.pixels.image_files import check_file
 from ann.data.pixels.rasters import (
@@ -35,7 +36,7 @@ from ann.data.pixels.rasters import (
     read_header,
     read_pixels,
 )
-from ann.data.pixels.windows import Window
+from ann.data.pixels.windows import Window, whole
 from ann.data.readers.labelled_image import labelled_image
 from ann.data.text import plain
 from ann.errors import DatasetError
@@ -92,23 +93,33 @@ def read_directories(path: str | Path, classes: Sequence[str]) -> Dataset:
     empty = [mask for mask in masks if packed[mask.path] is None]
     if empty:
         check_labels(_by_class(set(masks) - set(empty)), classes, "Masks of a class")
+    sieve = Sieve()
     images = []
     for files, header in zip(found, headers, strict=True):
-        kept = [mask for mask in files.masks if packed[mask.path] is not None]
+        labels = [
+            Label(
+                shape=packed[mask.path],
+                class_id=classes.index(mask.class_name) + 1,
+                place=str(mask.path),
+            )
+            for mask in files.masks
+            if packed[mask.path] is not None
+        ]
+        kept = sieve.keep(labels, whole(header.height, header.width))
         images.append(
             labelled_image(
                 header,
-                [packed[mask.path] for mask in kept],
-                [classes.index(mask.class_name) + 1 for mask in kept],
+                [label.shape for label in kept],
+                [label.class_id for label in kept],
                 len(classes),
                 name=files.path.relative_to(path).as_posix(),
             )
         )
-    notes = ()
+    notes = sieve.notes()
     if empty:
         names = name_some([str(mask.path) for mask in empty])
-        notes = (f"{len(empty)} mask(s) without a pixel inside were ignored: {names}.",)
-    return Dataset(classes=classes, images=tuple(images), notes=notes)
+        notes.append(f"{len(empty)} mask(s) without a pixel inside were ignored: {names}.")
+    return Dataset(classes=classes, images=tuple(images), notes=tuple(notes))
 
 
 def find_images(path: str | Path, classes: Sequence[str]) -> tuple[ImageFiles, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from ann.data.dataset import Dataset, check_classes, check_found
 from ann.data.ground import join_ground
 from ann.data.pixels.rasters import find_rasters
+from ann.data.readers.class_column import AS_THEY_ARE, ClassValues
 from ann.data.readers.coco import read_coco
 from ann.data.readers.coco_files import find_coco
 from ann.data.readers.directories import has_masks, read_directories
@@ -30,6 +31,7 @@ def open_dataset(
     path: str | Path,
     classes: Sequence[str],
     class_column: str | None = None,
+    class_values: ClassValues = AS_THEY_ARE,
     *,
     skip_damaged: bool = False,
     report: Callable[[int, int], None] | None = None,
@@ -37,7 +39,8 @@ def open_dataset(
     """Open labelled images in any of the formats that are understood, recognised by their files.
 
     classes: class names, in the order of their ids; class_column: for vector files, see `read_vectors`;
-    skip_damaged: for shards, see `read_shards`; report: told how many images of how many have been looked at.
+    class_values: what the values of that column, or the names of COCO categories, mean; skip_damaged: for
+    shards, see `read_shards`; report: told how many images of how many have been looked at.
 
     Images that show the same ground get the same `source`.
 
@@ -45,16 +48,18 @@ def open_dataset(
         DatasetError: the path isn't there, the format is none or more than one of these, or the data has a
             fault.
     """
-    return check_headers(_read(path, check_classes(classes), class_column, skip_damaged=skip_damaged))
+    classes = check_classes(classes)
+    if is_shards(path):
+        _refuse_column(class_column, path, "shards name the classes")
+        _refuse_values(class_values, path, "shards name the classes")
+        return check_headers(read_shards(path, classes, skip_damaged=skip_damaged))
+    dataset = _read(Path(path), classes, class_column, class_values)
+    return check_headers(join_ground(dataset, report))
 
 
 def _read(
-    path: str | Path, classes: tuple[str, ...], class_column: str | None, *, skip_damaged: bool
+    path: Path, classes: tuple[str, ...], class_column: str | None, class_values: ClassValues
 ) -> Dataset:
-    if is_shards(path):
-        _refuse_column(class_column, path, "shards name the classes")
-        return read_shards(path, classes, skip_damaged=skip_damaged)
-    path = Path(path)
     if not path.exists():
         raise DatasetError(f"Training dataset {path} does not exist.")
     coco, notes = find_coco(path)
@@ -75,9 +80,9 @@ def _read(
         )
     if coco:
         _refuse_column(class_column, path, "a COCO file names the categories")
-        dataset = read_coco(path, classes, coco)
+        dataset = read_coco(path, classes, coco, class_values)
     elif vectors:
-        dataset = read_vectors(path, classes, class_column)
+        dataset = read_vectors(path, classes, class_column, class_values)
     else:
         check_found(find_rasters(path), path)
         if not mask:
@@ -86,12 +91,20 @@ def _read(
                 f"of:{FORMATS}"
             )
         _refuse_column(class_column, path, "the names of mask files say the class")
+        _refuse_values(class_values, path, "the names of mask files say the class")
         dataset = read_directories(path, classes)
-    return replace(join_ground(dataset, report), notes=(*dataset.notes, *notes))
+    return replace(dataset, notes=(*dataset.notes, *notes))
 
 
 def _refuse_column(class_column: str | None, path: str | Path, instead: str) -> None:
     if class_column:
         raise DatasetError(
             f"class_column={class_column} is for vector files, but in {path} {instead}. Leave it out."
+        )
+
+
+def _refuse_values(class_values: ClassValues, path: str | Path, instead: str) -> None:
+    if class_values.by_value:
+        raise DatasetError(
+            f"class_values= is for vector files and COCO categories, but in {path} {instead}. Leave it out."
         )

@@ -8,12 +8,15 @@ so an image may be of any size.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pyogrio
+import shapely
 from affine import Affine
 from rasterio._err import CPLE_BaseError  # what PROJ reports has no public class
 from rasterio.crs import CRS
@@ -23,7 +26,6 @@ from rasterio.warp import transform_bounds
 
 from ann.data.dataset import (
     Dataset,
-    LabelledImage,
     check_bands,
     check_classes,
     check_found,
@@ -31,41 +33,57 @@ from ann.data.dataset import (
     name_some,
 )
 from ann.data.folders import find_files
+from ann.data.longitudes import TURNS, eastward, unwrap
+from ann.data.outlines.objects import Label, Sieve, check_drawn, far_apart, far_apart_note
 from ann.data.outlines.shapes import Polygons
 from ann.data.pixels.rasters import find_rasters, open_image, read_header
-from ann.data.readers.class_column import class_names
+from ann.data.pixels.windows import whole
+from ann.data.readers.class_column import AS_THEY_ARE, AttributeTable, ClassValues, class_names
 from ann.data.readers.labelled_image import labelled_image
 from ann.data.text import plain
 from ann.errors import DatasetError
 
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".shp")
+WORLD_FILES = {  # of GDAL, beside <name>.wld
+    ".png": (".pgw", ".pngw"),
+    ".jpg": (".jgw", ".jpgw"),
+    ".jpeg": (".jgw", ".jpegw"),
+    ".tif": (".tfw", ".tifw"),
+    ".tiff": (".tfw", ".tiffw"),
+}
+Bounds = tuple[float, float, float, float]  # west, south, east, north
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class VectorLabels:
-    """All polygons of one vector file: shapely geometries (N,) object, class names (N,), coordinate
-    system.
+class VectorFile:
+    """All polygons of one vector file: shapely geometries (N,) object, feature ids (N,), their attributes,
+    coordinate system.
     """
 
     path: str
     geometries: np.ndarray
-    class_names: np.ndarray
+    numbers: np.ndarray
+    attributes: AttributeTable
     crs: CRS | None
     notes: tuple[str, ...]
 
-    def near(self, bounds: tuple[float, float, float, float]) -> np.ndarray:
-        """Indices, ascending, of the polygons in or near (west, south, east, north), map units."""
-        import shapely
+    def place(self, index: int) -> str:
+        """What a person finds a polygon by."""
+        return f"fid {self.numbers[index]} of {self.path}"
 
+    def near(self, bounds: Bounds) -> np.ndarray:
+        """Indices, ascending, of the polygons in or near bounds, map units or degrees, east above west."""
         west, south, east, north = bounds
         margin = 0.01 * max(east - west, north - south)  # outlines bend when they are reprojected
-        box = shapely.box(west - margin, south - margin, east + margin, north + margin)
-        return np.sort(self._tree.query(box))
+        turns = TURNS if self.crs is not None and self.crs.is_geographic else (0.0,)
+        boxes = [
+            shapely.box(west - margin + turn, south - margin, east + margin + turn, north + margin)
+            for turn in turns
+        ]
+        return np.unique(np.concatenate([self._tree.query(box) for box in boxes]))
 
     @cached_property
     def _tree(self):
-        import shapely
-
         return shapely.STRtree(self.geometries)
 
 
@@ -74,10 +92,16 @@ def find_vectors(path: str | Path) -> tuple[Path, ...]:
     return tuple(find_files(path, VECTOR_SUFFIXES))
 
 
-def read_vectors(path: str | Path, classes: Sequence[str], class_column: str | None = None) -> Dataset:
+def read_vectors(
+    path: str | Path,
+    classes: Sequence[str],
+    class_column: str | None = None,
+    class_values: ClassValues = AS_THEY_ARE,
+) -> Dataset:
     """Open georeferenced images with vector files. Memory is that of the polygons.
 
-    class_column: the column with the class; None: the one that `class_names` finds.
+    class_column: the column with the class; None: the one that `class_names` finds; class_values: what its
+    values mean.
 
     Raises:
         DatasetError: an image without vector file or georeference, a vector file without polygons, an unclear
@@ -89,71 +113,118 @@ def read_vectors(path: str | Path, classes: Sequence[str], class_column: str | N
     pairs = _pair(files, find_vectors(path))
     headers = [read_header(file) for file in files]
     check_bands(headers)
-    labels = {vector: read_labels(vector, classes, class_column) for vector in dict.fromkeys(pairs.values())}
-    names: dict[str, list[str]] = {}
-    for found in labels.values():
-        for name in np.unique(found.class_names):
-            names.setdefault(str(name), []).append(found.path)
-    check_labels(names, classes, "Polygons of a class")
-    notes = [note for found in labels.values() for note in found.notes]
+    vectors = {vector: read_vector_file(vector) for vector in dict.fromkeys(pairs.values())}
+    notes = [note for vector in vectors.values() for note in vector.notes]
+    class_ids = _read_classes(vectors, classes, class_column, class_values, notes)
+    sieve = Sieve()
+    touched: dict[Path, set[int]] = {vector: set() for vector in vectors}
     images = []
     for file, header in zip(files, headers, strict=True):
-        found = labels[pairs[file]]
-        shapes, class_ids, remark = _place(found, file, classes)
-        if remark and remark not in notes:
-            notes.append(remark)
+        vector = vectors[pairs[file]]
+        labels = []
+        for index, shape in _place(vector, file, notes):
+            touched[pairs[file]].add(index)
+            class_id = int(class_ids[pairs[file]][index])
+            labels.append(Label(shape=shape, class_id=class_id, place=vector.place(index)))
+        kept = sieve.keep(labels, whole(header.height, header.width))
         name = file.relative_to(path).as_posix()
-        images.append(labelled_image(header, shapes, class_ids, len(classes), name=name))
-    _check_overlap(images, classes)
-    return Dataset(classes=classes, images=tuple(images), notes=tuple(notes))
+        shapes, ids = [label.shape for label in kept], [label.class_id for label in kept]
+        images.append(labelled_image(header, shapes, ids, len(classes), name=name))
+    for key, vector in vectors.items():
+        lost = [index for index in range(len(vector.numbers)) if index not in touched[key]]
+        sieve.outside.update(dict.fromkeys(vector.place(index) for index in lost))
+    _check_overlap(vectors, touched, pairs)
+    ignored = sieve.notes()
+    check_drawn(images, classes, ignored, f"polygons on the images of {path}")
+    return Dataset(classes=classes, images=tuple(images), notes=(*dict.fromkeys(notes), *ignored))
 
 
-def read_labels(vector: str | Path, classes: Sequence[str], class_column: str | None) -> VectorLabels:
-    """Read the polygons of a vector file and their classes; invalid ones are repaired.
+def read_vector_file(path: str | Path) -> VectorFile:
+    """Read the polygons of a vector file; invalid ones are repaired.
 
     Raises:
-        DatasetError: it can't be read, holds no or several layers of polygons, or the class column is
-            unclear.
+        DatasetError: it can't be read, or holds no or several layers of polygons.
     """
-    import pyogrio
-    import shapely
-
-    layer = _polygon_layer(vector)
+    layer = _polygon_layer(path)
     try:
-        meta, numbers, wkb, columns = pyogrio.raw.read(vector, layer=layer, return_fids=True)
+        meta, numbers, wkb, values = pyogrio.raw.read(path, layer=layer, return_fids=True)
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-        raise DatasetError(f"Vector file {vector} can't be read ({error}).") from error
-    fields = dict(zip((str(name) for name in meta["fields"]), columns, strict=True))
-    names, notes = class_names(str(vector), fields, len(wkb), classes, class_column)
-
+        raise DatasetError(f"Vector file {path} can't be read ({error}).") from error
+    notes = []
     geometries = shapely.force_2d(shapely.from_wkb(wkb, on_invalid="ignore"))
     invalid = ~shapely.is_valid(geometries) & ~shapely.is_missing(geometries)
     if invalid.any():
         geometries[invalid] = shapely.make_valid(geometries[invalid])
         notes.append(
-            f"{invalid.sum()} invalid polygon(s) of {vector} were repaired: fid "
-            f"{name_some(numbers[invalid])}."
+            f"{invalid.sum()} invalid polygon(s) of {path} were repaired: fid {name_some(numbers[invalid])}."
         )
     usable = np.array([bool(_polygons(geometry)) for geometry in geometries], dtype=bool)
     if not usable.all():
         notes.append(
-            f"{(~usable).sum()} feature(s) of {vector} that are no polygon were ignored: "
+            f"{(~usable).sum()} feature(s) of {path} that are no polygon were ignored: "
             f"fid {name_some(numbers[~usable])}."
         )
-    unnamed = usable & (names == "")
-    if unnamed.any():
-        raise DatasetError(
-            f"{unnamed.sum()} polygon(s) of {vector} have no class: fid {name_some(numbers[unnamed])}. Fill "
-            "the column or delete them."
-        )
-    crs = CRS.from_user_input(meta["crs"]) if meta["crs"] else None
-    return VectorLabels(
-        path=str(vector),
-        geometries=geometries[usable],
-        class_names=names[usable],
+    geometries, numbers = geometries[usable], numbers[usable]
+    crs = _known(CRS.from_user_input(meta["crs"])) if meta["crs"] else None
+    if crs is not None and crs.is_geographic:
+        geometries = unwrap(geometries)
+    several = np.flatnonzero(shapely.get_num_geometries(geometries) > 1)
+    scattered = [
+        index for index in several if far_apart(shapely.bounds(_polygons(geometries[index])).tolist())
+    ]
+    if scattered:
+        names = [f"fid {numbers[index]}" for index in scattered]
+        way_out = "make single polygons of them, e.g. ogr2ogr -explodecollections"
+        notes.append(far_apart_note(str(path), "polygons", names, way_out))
+    columns = {str(name): column[usable] for name, column in zip(meta["fields"], values, strict=True)}
+    return VectorFile(
+        path=str(path),
+        geometries=geometries,
+        numbers=numbers,
+        attributes=AttributeTable(source=str(path), columns=columns, count=len(geometries)),
         crs=crs,
         notes=tuple(notes),
     )
+
+
+def _known(crs: CRS | None) -> CRS | None:
+    """A coordinate system; None where it only says that none is known, as local and undefined ones do."""
+    if not crs or not (crs.is_geographic or crs.is_projected):
+        return None
+    return None if re.match(r'\w+\["undefined\b', crs.to_wkt(), re.IGNORECASE) else crs
+
+
+def _read_classes(
+    vectors: dict[Path, VectorFile],
+    classes: tuple[str, ...],
+    class_column: str | None,
+    class_values: ClassValues,
+    notes: list[str],
+) -> dict[Path, np.ndarray]:
+    """Class ids of the polygons of each file.
+
+    Raises:
+        DatasetError: a polygon without class, or classes that don't match `classes`.
+    """
+    tables = [vector.attributes for vector in vectors.values()]
+    found, remarks = class_names(tables, classes, class_column, class_values)
+    notes += remarks
+    labels: dict[str, list[str]] = {}
+    for vector, names in zip(vectors.values(), found, strict=True):
+        unnamed = vector.numbers[names == ""]
+        if len(unnamed):
+            raise DatasetError(
+                f"{len(unnamed)} polygon(s) of {vector.path} have no class: fid {name_some(unnamed)}. Fill "
+                "the column or delete them."
+            )
+        for name in np.unique(names):
+            labels.setdefault(str(name), []).append(vector.path)
+    check_labels(labels, classes, "Polygons of a class", class_values=True)
+    ids = {name: number for number, name in enumerate(classes, start=1)}
+    return {
+        key: np.array([ids[name] for name in names], dtype=np.int32)
+        for key, names in zip(vectors, found, strict=True)
+    }
 
 
 def _pair(files: Sequence[Path], vectors: Sequence[Path]) -> dict[Path, Path]:
@@ -194,8 +265,6 @@ def _place_and_name(file: Path) -> tuple[Path, str]:
 
 
 def _polygon_layer(vector: str | Path) -> str:
-    import pyogrio
-
     try:
         layers = pyogrio.list_layers(vector)
     except pyogrio.errors.DataSourceError as error:
@@ -213,43 +282,54 @@ def _polygon_layer(vector: str | Path) -> str:
     return found[0]
 
 
-def _place(
-    labels: VectorLabels, file: Path, classes: Sequence[str]
-) -> tuple[list[Polygons], list[int], str | None]:
-    """The polygons that touch an image, in its pixels, their class ids, and a note on a missing system."""
+def _place(vector: VectorFile, file: Path, notes: list[str]) -> list[tuple[int, Polygons]]:
+    """The polygons that touch an image, with their index, in its pixels; a missing system is noted."""
     with open_image(file) as source:
-        transform, crs, height, width = source.transform, source.crs, source.height, source.width
+        transform, crs, height, width = source.transform, _known(source.crs), source.height, source.width
     if transform.is_identity:
+        suffixes = (*WORLD_FILES[file.suffix.lower()], ".wld")
         raise DatasetError(
-            f"Image {file} isn't georeferenced, so the polygons of {labels.path} can't be placed on it. Use "
-            "a GeoTIFF or add a world file."
+            f"Image {file} isn't georeferenced, so the polygons of {vector.path} can't be placed on it. Use "
+            f"a GeoTIFF, or add a world file: {', '.join(file.stem + suffix for suffix in suffixes)}."
         )
-    matrix = np.array(transform).reshape(3, 3)
-    corners = np.array([(0, 0), (width, 0), (0, height), (width, height)]) @ matrix[:2, :2].T + matrix[:2, 2]
-    bounds = (*corners.min(axis=0), *corners.max(axis=0))
-    remark = None
-    if crs and labels.crs and crs != labels.crs:
+    bounds = _bounds(transform, height, width)
+    if crs and vector.crs and crs != vector.crs:
         try:
-            near = labels.near(transform_bounds(crs, labels.crs, *bounds))
-            geometries = _reproject(labels.geometries[near], labels.crs, crs)
+            near = vector.near(eastward(transform_bounds(crs, vector.crs, *bounds)))
+            geometries = _reproject(vector.geometries[near], vector.crs, crs)
         except (RasterioError, CPLE_BaseError) as error:
             raise DatasetError(
-                f"Polygons of {labels.path} can't be brought to the coordinate system of {file} ({error}). "
+                f"Polygons of {vector.path} can't be brought to the coordinate system of {file} ({error}). "
                 "Reproject the vector file."
             ) from error
+        if crs.is_geographic:
+            geometries = unwrap(geometries)
     else:
-        near = labels.near(bounds)
-        geometries = labels.geometries[near]
-        if not (crs and labels.crs):
-            remark = (
-                f"{labels.path if crs else file} has no coordinate system; it is taken for that of "
-                f"{file if crs else labels.path}."
+        near = vector.near(bounds)
+        geometries = vector.geometries[near]
+        if not (crs and vector.crs):
+            notes.append(
+                f"{vector.path if crs else file} has no coordinate system; it is taken for that of "
+                f"{file if crs else vector.path}."
             )
-    shapes, class_ids = [], []
-    for index, shape in place_polygons(geometries, transform, height, width):
-        shapes.append(shape)
-        class_ids.append(classes.index(labels.class_names[near[index]]) + 1)
-    return shapes, class_ids, remark
+    if crs is not None and crs.is_geographic:
+        geometries = np.concatenate([_moved(geometries, turn) for turn in TURNS])
+        near = np.tile(near, len(TURNS))
+    return [
+        (int(near[index]), shape) for index, shape in place_polygons(geometries, transform, height, width)
+    ]
+
+
+def _bounds(transform: Affine, height: int, width: int) -> Bounds:
+    matrix = np.array(transform).reshape(3, 3)
+    corners = np.array([(0, 0), (width, 0), (0, height), (width, height)]) @ matrix[:2, :2].T + matrix[:2, 2]
+    return (*corners.min(axis=0).tolist(), *corners.max(axis=0).tolist())
+
+
+def _moved(geometries: np.ndarray, east: float) -> np.ndarray:
+    return (
+        shapely.transform(geometries, lambda points: points + np.array([east, 0.0])) if east else geometries
+    )
 
 
 def place_polygons(
@@ -260,8 +340,6 @@ def place_polygons(
     geometries: (N,) shapely polygons in the image's coordinate system; transform: from pixels (column,
     row) to it.
     """
-    import shapely
-
     inverse = np.array(~transform).reshape(3, 3)
     geometries = shapely.transform(geometries, lambda points: points @ inverse[:2, :2].T + inverse[:2, 2])
     frame = shapely.box(0, 0, width, height)
@@ -272,8 +350,6 @@ def place_polygons(
 
 
 def _reproject(geometries: np.ndarray, source: CRS, target: CRS) -> np.ndarray:
-    import shapely
-
     return shapely.transform(
         geometries,
         lambda points: np.column_stack(transform_coordinates(source, target, points[:, 0], points[:, 1])),
@@ -282,21 +358,17 @@ def _reproject(geometries: np.ndarray, source: CRS, target: CRS) -> np.ndarray:
 
 def _clip(geometry: object, frame: object) -> Polygons | None:
     """A geometry in pixels, cut at the image; box and area are those before the cut."""
-    import shapely
-
-    whole = _as_shape(_polygons(geometry))
+    whole_shape = _as_shape(_polygons(geometry))
     if shapely.contains_properly(frame, geometry):
-        return whole
+        return whole_shape
     parts = _polygons(shapely.intersection(shapely.make_valid(geometry), frame))
     if not parts:
         return None
-    return Polygons(box=whole.box, area=whole.area, parts=_as_shape(parts).parts)
+    return Polygons(box=whole_shape.box, area=whole_shape.area, parts=_as_shape(parts).parts)
 
 
 def _polygons(geometry: object) -> list:
     """The polygons inside of a geometry, whatever holds them; those without area are left out."""
-    import shapely
-
     if geometry is None:
         return []
     parts = shapely.get_parts(shapely.get_parts([geometry]))  # a collection may hold multi-polygons
@@ -304,8 +376,6 @@ def _polygons(geometry: object) -> list:
 
 
 def _as_shape(polygons: Sequence) -> Polygons:
-    import shapely
-
     parts = tuple(
         tuple(shapely.get_coordinates(ring) for ring in (polygon.exterior, *polygon.interiors))
         for polygon in polygons
@@ -313,15 +383,24 @@ def _as_shape(polygons: Sequence) -> Polygons:
     return Polygons.from_parts(parts)
 
 
-def _check_overlap(images: Sequence[LabelledImage], classes: Sequence[str]) -> None:
-    """Raise DatasetError where no polygon lies on any image, or a class has none that does."""
-    found = {
-        name: [image.path for image in images if image.instance_counts[index]]
-        for index, name in enumerate(classes)
-    }
-    if not any(found.values()):
-        raise DatasetError(
-            f"No polygon lies on an image ({name_some([image.path for image in images])}). Check the "
-            "coordinate systems of images and vector files."
-        )
-    check_labels({name: files for name, files in found.items() if files}, classes, "Polygons of a class")
+def _check_overlap(
+    vectors: dict[Path, VectorFile], touched: dict[Path, set[int]], pairs: dict[Path, Path]
+) -> None:
+    """Raise DatasetError where no polygon touches any image; it says where both lie."""
+    if any(touched.values()):
+        return
+    file, vector = next(iter(pairs.items()))
+    with open_image(file) as source:
+        image_bounds = _bounds(source.transform, source.height, source.width)
+        image_crs = source.crs
+    raise DatasetError(
+        f"No polygon lies on an image ({name_some([str(file) for file in pairs])}). Check the coordinate "
+        f"systems of images and vector files: {_describe(file, image_bounds, image_crs)}; "
+        f"{_describe(vector, shapely.total_bounds(vectors[vector].geometries), vectors[vector].crs)}."
+    )
+
+
+def _describe(path: Path, bounds: Sequence[float], crs: CRS | None) -> str:
+    west, south, east, north = (f"{value:.8g}" for value in bounds)
+    system = crs.to_string() if crs else "no coordinate system"
+    return f"{path} lies at {west} to {east} east and {south} to {north} north ({system[:60]})"
