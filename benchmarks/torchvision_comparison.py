@@ -169,7 +169,7 @@ def torch_batch(batch, torch):
     for image, class_ids, boxes, masks in zip(
         batch["images"], batch["class_ids"], batch["boxes"], batch["masks"], strict=True
     ):
-        kept = class_ids > 0
+        kept = np.flatnonzero(class_ids > 0)
         images.append(torch.from_numpy(image).permute(2, 0, 1))
         targets.append(
             {

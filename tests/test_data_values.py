@@ -91,6 +91,12 @@ def test_a_band_that_holds_nothing_else_is_refused():
     assert find_fill(np.r_[np.zeros(50), [-9999.0] * 10]).value == -9999
 
 
+def test_fill_is_seen_although_resampling_mixed_it_with_what_lies_beside():
+    measured = np.random.default_rng(0).random(10_000) * 3000
+    mixed = np.linspace(-9998, 3000, 300)
+    assert find_fill(np.r_[measured, mixed, [-9999.0] * 500]).value == -9999
+
+
 def test_one_number_beyond_all_reason_is_enough():
     values = np.random.default_rng(0).random(100_000).astype(np.float32)
     values[7] = 1e30

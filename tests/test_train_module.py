@@ -112,6 +112,14 @@ def test_maps_and_areas_are_trained_on_without_any_file(session, tmp_path):
     ):
         output = train_on_maps(check=False, **options)
         assert "ERROR" in output and text in output, output
+    # a number for missing data, until it is NULL
+    session.calc("filled = if(row() <= 24, -9999.0, scene.green / 255.0)")
+    options = {"band2": "filled", "name": "filled", "validation_steps": 0}
+    output = train_on_maps(check=False, **options)
+    assert "scene.red@" in output and "band 2: 25% of the pixels looked at have the value -9999," in output
+    session.run("r.null", "map=filled", "setnull=-9999")
+    train_on_maps(**options)
+    assert abs(read_model(tmp_path / "mask_rcnn_filled_1.h5").config.band_mean[1] - 0.5) < 0.5
 
 
 def test_initial_weights_of_other_classes_need_the_flag_e(session, images, tmp_path, tiny_model):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ann
+from ann.devices.parent import ending_with_this_process
 from ann.errors import ClusterError
 from ann.packages import PIP_NAMES, configured_backend
 
@@ -106,7 +107,9 @@ def probe(address: str) -> None:
         return
     command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", target]
     try:
-        answer = subprocess.run(command, capture_output=True, timeout=ANSWER_SECONDS, text=True)
+        answer = subprocess.run(
+            ending_with_this_process(command), capture_output=True, timeout=ANSWER_SECONDS, text=True
+        )
     except subprocess.TimeoutExpired as error:
         raise ClusterError(f"What runs at {target} does not answer as a Ray cluster. {hint}") from error
     if answer.returncode:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
+from ann.devices.parent import end_with_parent
 from ann.devices.place import Place, free_address
 from ann.errors import AnnError
 from ann.training import log
@@ -196,7 +197,7 @@ def _end_all(workers, patience):
 
 def _work(line: Connection, place: Place) -> None:
     """What a process does."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent(multiprocessing.parent_process().pid)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // place.world_size)))
     if os.path.exists(LOOPBACK):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
@@ -226,11 +227,6 @@ class LineReporter:
 
     def percent(self, done: int, total: int) -> None:
         self._line.send(("percent", (done, total)))
-
-
-def _end_with_parent():
-    wait([multiprocessing.parent_process().sentinel])
-    os._exit(1)
 
 
 def _stop_when_told(line):

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ann.devices.parent import ending_with_this_process
 from ann.errors import ModelFileError
 from ann.weights.description import (
     CLASS_LAYER,
@@ -212,7 +213,7 @@ def inspect(path: Path) -> dict:
     broken = f"Model file {path} is damaged or made to do harm"
     try:
         done = subprocess.run(
-            command,
+            ending_with_this_process(command),
             env=environment,
             capture_output=True,
             timeout=INSPECTION_SECONDS,

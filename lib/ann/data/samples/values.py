@@ -159,7 +159,8 @@ def find_fill(values: np.ndarray) -> Fill | None:
                 return Fill(value=end, share=share, low=value, high=value)
             continue
         sample = rest[:: max(1, len(rest) // QUANTILE_PIXELS)].astype(np.float64)
-        low, high = (float(limit) for limit in np.quantile(sample, (0.01, 0.99)))
+        # resampling mixes fill with what lies beside it, and most fill is low
+        low, high = (float(limit) for limit in np.quantile(sample, (0.05, 0.99)))
         distance, spread = max(low - value, value - high), high - low
         varied = spread > 0  # else there are two values, as of a mask
         customary_fill = value in customary and share >= FILL_SHARE and (varied or value < 0)
