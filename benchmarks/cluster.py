@@ -300,8 +300,8 @@ def train_once(arguments) -> None:
     from ann.cluster.training import train_on_cluster
     from ann.data.readers.formats import open_dataset
     from ann.training import preparation
+    from ann.training.job import Job
     from ann.training.settings import TrainingSettings
-    from ann.training.worker import Job
     from ann.training.worker import train as train_here
 
     run = json.loads(arguments.training)

@@ -28,8 +28,9 @@ from ann.data.readers.formats import open_dataset
 from ann.data.samples.prefetch import Prefetcher
 from ann.data.split import split_dataset
 from ann.training import preparation
+from ann.training.job import Job
 from ann.training.settings import TrainingSettings
-from ann.training.worker import Job, train
+from ann.training.worker import train
 
 IMAGE_SIDE = 1024
 SKIPPED_STEPS = 2  # TensorFlow compiles in the first one

@@ -131,9 +131,9 @@ def ray_nodes(count: int) -> Iterator[str]:
 def make_job(run: Run, device_count: int):
     """Training from the model that was prepared: `run.steps` steps after the first, or two epochs."""
     from ann.data.readers.formats import open_dataset
+    from ann.training.job import Job
     from ann.training.preparation import ImageSize
     from ann.training.settings import TrainingSettings
-    from ann.training.worker import Job
     from ann.weights import read_model
     from drawing import CLASSES
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import train_on_devices  # noqa: F401  gradient descent in place of AdamW
 from ann.training import loop
+from ann.training.job import Silence
 from ann.training.settings import TrainingSettings
-from ann.training.worker import Silence
 
 train_epoch = loop.train_epoch
 

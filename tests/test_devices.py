@@ -5,6 +5,7 @@ Each backend is set up in processes of its own, because the number of devices ca
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -129,6 +130,24 @@ def children(process):
     ]
 
 
+def listening(number):
+    """Addresses, as the kernel writes them, at which a process waits for connections from a network."""
+    sockets = set()
+    for file in Path(f"/proc/{number}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            sockets.add(os.readlink(file))
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{number}/net/{table}").read_text().splitlines()[1:]:
+            address, state, inode = (line.split()[column] for column in (1, 3, 9))
+            if state == "0A" and f"socket:[{inode}]" in sockets:
+                found.append(address.split(":")[0])
+    return found
+
+
+LOOPBACK = ("0100007F", "00000000000000000000000001000000")  # 127.0.0.1 and ::1
+
+
 def read_until(process, text):
     lines = []
     for line in process.stdout:
@@ -148,15 +167,22 @@ def assert_nothing_is_left(workers, logs):
 def test_processes_end_together(images, tmp_path, backend):
     run = {"run": {"device_count": 2, "epochs": 2, "steps_per_epoch": 3, "validation_steps": 1}}
     # one is killed: a clear error, and nobody is left
-    process = start(images, tmp_path, run, environment(backend, 2))
+    abroad = {"GLOO_SOCKET_IFNAME": "nowhere0"}  # set for other machines: not for the processes of this one
+    process = start(images, tmp_path, run, environment(backend, 2, TMPDIR=str(tmp_path), **abroad))
     read_until(process, "4/6")
     workers = children(process)
     assert len(workers) == 2
+    # nobody from outside can take part
+    addresses = [address for number in (process.pid, *workers) for address in listening(number)]
+    assert set(addresses) <= set(LOOPBACK), addresses
+    (folder,) = tmp_path.glob("maskrcnn_*")
+    assert folder.stat().st_mode & 0o777 == 0o700
     os.kill(workers[1], signal.SIGKILL)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 1
     assert "was killed (training-1, SIGKILL)" in output
     assert_nothing_is_left(workers, tmp_path)
+    assert not folder.exists()
 
     # it goes on from the first epoch; Ctrl-C, which a terminal sends to all processes, ends it
     process = start(images, tmp_path, run, environment(backend, 2))

@@ -9,9 +9,9 @@ from ann.data.readers.formats import open_dataset
 from ann.data.samples.batches import ValidationBatches
 from ann.data.samples.samples import SampleSettings
 from ann.training import preparation
+from ann.training.job import Silence
 from ann.training.loop import run_epochs
 from ann.training.settings import TrainingSettings
-from ann.training.worker import Silence
 from drawing import CLASSES, draw_scene, write_training_directory
 from maskrcnn.network.inference import Detector
 from maskrcnn.network.model import build_network

@@ -14,10 +14,10 @@ import pytest
 from ann.data.readers.formats import open_dataset
 from ann.evaluation.event_file import EventFile
 from ann.training import log
+from ann.training.job import Job
 from ann.training.preparation import ImageSize
 from ann.training.record import RunRecord, describe_scores
 from ann.training.settings import TrainingSettings
-from ann.training.worker import Job
 from labelled_files import noise, rectangle, write_raster, write_scene
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.scores.pictures import stretch

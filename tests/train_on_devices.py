@@ -18,9 +18,10 @@ from pathlib import Path
 from ann.data.readers.formats import open_dataset
 from ann.data.split import split_dataset
 from ann.devices.place import Place
+from ann.training.job import Job
 from ann.training.preparation import ImageSize
 from ann.training.settings import TrainingSettings
-from ann.training.worker import Job, train, train_worker
+from ann.training.worker import train, train_worker
 from ann.weights import read_model
 from drawing import CLASSES
 from maskrcnn.config import MaskRCNNConfig

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,12 +20,17 @@ LAUNCHERS = (
 )
 
 
+GET_ADDRESS = 0x8915  # SIOCGIFADDR, Linux: an interface's address (netdevice(7))
+MEETING_FILE = "file:"  # begins an address that is a path
+
+
 @dataclass(frozen=True, kw_only=True)
 class Place:
     """Process `rank` of `world_size`, counted from 0; alone by default.
 
     local_rank: the rank among the processes of this machine; address: host:port at which the first process
-    gathers the others, empty for one process.
+    gathers the others, or, for processes of one machine with PyTorch, `MEETING_FILE` and the path of a file
+    that they make; empty for one process.
     """
 
     rank: int = 0
@@ -86,3 +93,18 @@ def free_address(host: str) -> str:
     with socket.socket() as probe:
         probe.bind((host, 0))
         return f"{host}:{probe.getsockname()[1]}"
+
+
+def interface_of(address: str) -> str:
+    """Name of this machine's network interface with an IPv4 address; "" where that can't be found out."""
+    try:
+        import fcntl
+    except ImportError:
+        return ""
+    for _, name in socket.if_nameindex():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+            request = struct.pack("256s", name.encode())
+            found = fcntl.ioctl(probe, GET_ADDRESS, request)[20:24]
+            if socket.inet_ntoa(found) == address:
+                return name
+    return ""

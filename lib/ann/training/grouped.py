@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from datetime import timedelta
 
 import torch
 import torch.distributed as group
 
-from ann.devices.place import Place
+from ann.devices.place import MEETING_FILE, Place
 from ann.training.shares import Replica, moving_statistics, with_total
 
 BUCKET = 8 * 2**20  # numbers of gradients that are sent at once; 32 MiB
+MEETING_TIME = timedelta(minutes=30)  # for all processes to be there
+# For all processes to take part in the next addition. They wait while the first one scores and writes, which
+# may take longer than PyTorch's 10 or 30 minutes. A death is noticed by whoever started the processes.
+WORK_TIME = timedelta(days=7)
 
 
 class Grouped(Replica):
@@ -96,11 +101,21 @@ def join_group(place: Place) -> Iterator[None]:
         return
     group.init_process_group(
         "nccl" if torch.cuda.is_available() else "gloo",
-        init_method=f"tcp://{place.address}",
+        store=meet(place),
         rank=place.rank,
         world_size=place.world_size,
+        timeout=WORK_TIME,
     )
     try:
         yield
     finally:
         group.destroy_process_group()
+
+
+def meet(place: Place) -> group.Store:
+    """Where the processes exchange their addresses, once all are there."""
+    if place.address.startswith(MEETING_FILE):
+        return group.FileStore(place.address.removeprefix(MEETING_FILE), place.world_size)
+    url = f"tcp://{place.address}"
+    store, _, _ = next(group.rendezvous(url, place.rank, place.world_size, timeout=MEETING_TIME))
+    return store

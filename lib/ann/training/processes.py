@@ -2,6 +2,9 @@
 
 PyTorch needs it. This process trains nothing: it passes on what the first of them reports, and sees to it
 that all end when one fails or Ctrl-C is pressed. When it is killed itself, they end too.
+
+The processes meet in a file that only this user can reach, and talk through the loopback interface, so that
+nobody from outside can take part.
 """
 
 from __future__ import annotations
@@ -10,7 +13,10 @@ import _thread
 import contextlib
 import multiprocessing
 import os
+import shutil
 import signal
+import socket
+import tempfile
 import threading
 import time
 import traceback
@@ -19,17 +25,18 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from ann.devices.parent import end_with_parent
-from ann.devices.place import Place, free_address
+from ann.devices.place import MEETING_FILE, Place
 from ann.errors import AnnError
 from ann.training import log
-from ann.training.worker import Job, Silence, train_worker
+from ann.training.job import Job, Reporter, Sender, Silence
+from ann.training.worker import train_worker
 
 STOP_SECONDS = 60  # after Ctrl-C, for the first process to end by itself
 END_SECONDS = 5  # for a process to end that was told to, or that is through
 FAILURE_SECONDS = 3  # in which processes that failed because of another one report as well
 LOOK_SECONDS = 0.5  # between two looks for Ctrl-C
-LOOPBACK = "/sys/class/net/lo"
+LOOPBACKS = ("lo", "lo0")  # names of the interface on Linux, on BSD and macOS
+INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")  # where PyTorch's libraries look for it
 
 
 @dataclass(frozen=True)
@@ -49,14 +56,18 @@ class Failure:
     when: float
 
 
-def train_in_processes(job: Job, reporter):
+def train_in_processes(job: Job, reporter: Reporter):
     """Train with a process for each of `job.settings.device_count` devices. Returns a `TrainingResult`.
 
     Raises:
         AnnError: the training failed, or one of the processes died.
     """
+    with tempfile.TemporaryDirectory(prefix="maskrcnn_") as folder:  # for this user alone
+        return _train_in_processes(job, reporter, MEETING_FILE + os.path.join(folder, "processes"))
+
+
+def _train_in_processes(job, reporter, address):
     count = job.settings.device_count
-    address = free_address("127.0.0.1")
     workers = []
     started, patience = time.time(), 0
     try:
@@ -197,16 +208,17 @@ def _end_all(workers, patience):
 
 def _work(line: Connection, place: Place) -> None:
     """What a process does."""
-    end_with_parent(multiprocessing.parent_process().pid)
+    threading.Thread(target=_end_with_parent, args=(place,), daemon=True).start()
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // place.world_size)))
-    if os.path.exists(LOOPBACK):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    loopback = [name for _, name in socket.if_nameindex() if name in LOOPBACKS]
+    os.environ.update(dict.fromkeys(INTERFACE_VARIABLES, loopback[0]) if loopback else {})
     try:
         job = line.recv()
         if place.first:
             signal.signal(signal.SIGUSR1, _raise_interrupt)
             threading.Thread(target=_stop_when_told, args=(line,), daemon=True).start()
-        result = train_worker(job, LineReporter(line) if place.first else Silence(), place)
+        reporter = Sender(lambda *report: line.send(report)) if place.first else Silence()
+        result = train_worker(job, reporter, place)
         line.send(("result", result))
     except BaseException as error:
         expected = isinstance(error, AnnError)
@@ -216,17 +228,10 @@ def _work(line: Connection, place: Place) -> None:
         os._exit(1)  # communication under way with the other processes could wait for ever
 
 
-class LineReporter:
-    """Reports to the process at the other end."""
-
-    def __init__(self, line: Connection):
-        self._line = line
-
-    def message(self, text: str) -> None:
-        self._line.send(("message", (text,)))
-
-    def percent(self, done: int, total: int) -> None:
-        self._line.send(("percent", (done, total)))
+def _end_with_parent(place):
+    wait([multiprocessing.parent_process().sentinel])
+    shutil.rmtree(os.path.dirname(place.address.removeprefix(MEETING_FILE)), ignore_errors=True)
+    os._exit(1)
 
 
 def _stop_when_told(line):

@@ -3,51 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from ann.data.dataset import Dataset, LabelledImage
 from ann.devices.place import Place
-from ann.training.preparation import ImageSize, make_feed
-from ann.training.settings import TrainingSettings
-from ann.weights import ModelFile, load_weights, read_model
-from maskrcnn.config import MaskRCNNConfig
+from ann.training.job import Job, Reporter, Silence
+from ann.training.preparation import make_feed
+from ann.weights import load_weights, read_model
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """Everything about a run, checked. It can be pickled and sent to processes on other machines.
-
-    The files it names (images, initial model, logs) must be found under the same paths there.
-    `settings.device_count` counts the devices of all processes. `imagenet`: the backbone starts
-    from ImageNet weights. `epoch`: the run goes on after it; 0 for a new run. `held_out`: images that the
-    final model is tested on; `options`: what the user asked for, for the report.
-    """
-
-    dataset: Dataset
-    config: MaskRCNNConfig
-    size: ImageSize
-    settings: TrainingSettings
-    initial: ModelFile | None = None
-    skip_heads: bool = False
-    imagenet: bool = False
-    epoch: int = 0
-    held_out: tuple[LabelledImage, ...] = ()
-    options: Mapping[str, str] = field(default_factory=dict)
-
-
-class Silence:
-    """A reporter that tells nobody."""
-
-    def message(self, text: str) -> None:
-        pass
-
-    def percent(self, done: int, total: int) -> None:
-        pass
-
-
-def train(job: Job, reporter):
+def train(job: Job, reporter: Reporter):
     """Train on `job.settings.device_count` devices of this machine; imports Keras.
 
     Returns a `TrainingResult`.
@@ -70,7 +35,7 @@ def train(job: Job, reporter):
     return train_worker(job, reporter, Place())
 
 
-def train_worker(job: Job, reporter, place: Place):
+def train_worker(job: Job, reporter: Reporter, place: Place):
     """Train as the process at `place`; all processes are given the same job. Imports Keras.
 
     Only the first process writes files and reports. Returns a `TrainingResult`.
