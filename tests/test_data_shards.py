@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ann.cluster.prepare import write_dataset
 from ann.data.dataset import Dataset
 from ann.data.outlines.masks import CroppedMask, crop_mask, paste
 from ann.data.outlines.rle import mask_from_runs, runs_from_mask
@@ -347,6 +348,39 @@ def test_a_failed_shard_leaves_nothing_and_a_new_run_cleans_up(dataset, copied):
     manifest = write(dataset, folder, overwrite=True)
     names = {shard["name"] for shard in manifest["shards"]} | {"shards.json"}
     assert {path.name for path in folder.iterdir()} == names
+
+
+def test_only_shards_that_the_index_names_are_replaced(dataset, tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    foreign = folder / "shard-00000-deadbeef.parquet"
+    foreign.write_text("precious")
+    options = {"side": 1000, "validation_share": 0}
+
+    def names():
+        return {path.name for path in folder.iterdir()}
+
+    def listed(manifest):
+        return {shard["name"] for shard in manifest["shards"]} | {"shards.json", foreign.name}
+
+    first = write_dataset(dataset, str(folder), overwrite=False, **options)
+    assert names() == listed(first)
+    second = write_dataset(dataset, str(folder), overwrite=True, **options)
+    assert names() == listed(second) and not listed(first) & listed(second) - {"shards.json", foreign.name}
+
+    # a run that fails takes away what it made, and leaves the set that it was to replace
+    broken = replace(dataset.images[-1], read=lambda window: 1 / 0)
+    failing = replace(dataset, images=(*dataset.images[:-1], broken))
+    with pytest.raises(ZeroDivisionError):
+        write_dataset(failing, str(folder), overwrite=True, **options)
+    assert names() == listed(second)
+    assert len(open_dataset(folder, CLASSES).images) == 4
+
+    # an index of some other program names nothing
+    (folder / "shards.json").write_text(json.dumps({"shards": [{"name": foreign.name}]}))
+    third = write_dataset(dataset, str(folder), overwrite=True, **options)
+    assert names() == listed(second) | listed(third)
+    assert foreign.read_text() == "precious"
 
 
 def test_shards_that_cannot_be_found_in_the_end_are_an_error(dataset, tmp_path):

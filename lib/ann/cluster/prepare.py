@@ -5,8 +5,9 @@ Tasks get references (paths, windows, labels), never pixels; what they give back
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from ann.cluster.connection import Cluster
@@ -18,6 +19,7 @@ from ann.data.readers.shard_writing import (
     begin_writing,
     finish_writing,
     plan_shards,
+    remove_shards,
     split_single_scene,
     write_shard,
 )
@@ -28,6 +30,7 @@ from ann.errors import ClusterError, DatasetError
 CPUS_PER_TASK = 0.5  # writing a shard waits for storage half of the time
 TASKS_PER_CPU = 4  # under way at once: enough that none waits, whatever the number of shards
 TRIES = 4  # at one shard, where nodes die
+CANCEL_SECONDS = 30  # for tasks to end that are not needed any more
 
 Report = Callable[[int, int], None]
 
@@ -58,13 +61,20 @@ def write_dataset(
     parts = split_single_scene(dataset, validation_share, seed)
     plan = plan_shards(parts, side)
     images = [image for part in parts.values() for image in part]
-    begin_writing(folder, overwrite=overwrite)
+    run = begin_writing(folder, overwrite=overwrite)
     summaries: list[ShardSummary | None] = [None] * len(plan)
     write = _write_here if cluster is None else _write_on_nodes
-    for done, (number, summary) in enumerate(write(cluster, folder, plan, images, len(dataset.classes)), 1):
-        summaries[number] = summary
-        report(done, len(plan))
-    return finish_writing(folder, dataset, summaries)
+    written = write(cluster, folder, plan, images, len(dataset.classes), run)
+    try:
+        for done, (number, summary) in enumerate(written, 1):
+            summaries[number] = summary
+            report(done, len(plan))
+        return finish_writing(folder, dataset, summaries, run)
+    except BaseException:
+        written.close()  # no shard is being written any more
+        with contextlib.suppress(DatasetError, OSError):  # the first error is what matters
+            remove_shards(folder, run)
+        raise
 
 
 def check_portable(dataset: Dataset) -> None:
@@ -81,11 +91,16 @@ def check_portable(dataset: Dataset) -> None:
 
 
 def _write_here(
-    _cluster: None, folder: Folder, plan: Sequence[Sequence[PlannedTile]], images: Sequence, class_count: int
-) -> Iterator[tuple[int, ShardSummary]]:
+    _cluster: None,
+    folder: Folder,
+    plan: Sequence[Sequence[PlannedTile]],
+    images: Sequence,
+    class_count: int,
+    run: str,
+) -> Generator[tuple[int, ShardSummary]]:
     def write(number: int) -> ShardSummary:
         tiles = [(images[tile.image], tile.window, tile.part) for tile in plan[number]]
-        return write_shard(folder, number, tiles, class_count)
+        return write_shard(folder, number, tiles, class_count, run)
 
     pool = ThreadPoolExecutor(os.cpu_count() or 1)
     try:
@@ -100,7 +115,8 @@ def _write_on_nodes(
     plan: Sequence[Sequence[PlannedTile]],
     images: Sequence,
     class_count: int,
-) -> Iterator[tuple[int, ShardSummary]]:
+    run: str,
+) -> Generator[tuple[int, ShardSummary]]:
     import ray
 
     task = ray.remote(num_cpus=CPUS_PER_TASK, max_retries=TRIES - 1)(_write_task)
@@ -118,7 +134,7 @@ def _write_on_nodes(
                     if tile.image not in sent:
                         sent[tile.image] = ray.put(images[tile.image])
                 needed = {tile.image: sent[tile.image] for tile in tiles}
-                under_way[task.remote(folder, number, list(tiles), needed, class_count)] = number
+                under_way[task.remote(folder, number, list(tiles), needed, class_count, run)] = number
                 for image in [image for image in sent if image < tiles[-1].image]:
                     del sent[image]  # images come in order
             if not under_way:
@@ -138,15 +154,19 @@ def _write_on_nodes(
     finally:
         for reference in under_way:
             ray.cancel(reference, force=False)
+        if under_way:
+            ray.wait(list(under_way), num_returns=len(under_way), timeout=CANCEL_SECONDS)
 
 
-def _write_task(folder: Folder, number: int, tiles: Sequence[PlannedTile], images: dict, class_count: int):
+def _write_task(
+    folder: Folder, number: int, tiles: Sequence[PlannedTile], images: dict, class_count: int, run: str
+):
     """A task: get the images' labels, then `write_shard`."""
     import ray
 
     found = {image: ray.get(reference) for image, reference in images.items()}
     named = [(found[tile.image], tile.window, tile.part) for tile in tiles]
     try:
-        return write_shard(folder, number, named, class_count)
+        return write_shard(folder, number, named, class_count, run)
     except DatasetError as error:
         raise DatasetError(f"{error} (on the cluster's node {ray.util.get_node_ip_address()})") from error

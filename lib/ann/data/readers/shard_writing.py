@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import uuid
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -24,7 +25,7 @@ from ann.data.outlines.masks import CroppedMask
 from ann.data.outlines.rle import runs_from_mask
 from ann.data.pixels.rasters import open_image, warning_filters
 from ann.data.pixels.windows import Window, whole
-from ann.data.readers.shards import FORMAT, MANIFEST, TILES_KEY, TRAINING, VALIDATION, VERSION
+from ann.data.readers.shards import FORMAT, MANIFEST, TILES_KEY, TRAINING, VALIDATION, VERSION, read_manifest
 from ann.data.samples.scaling import Moments
 from ann.data.split import scene_to_cut, split_dataset
 from ann.data.storage import Folder, storage_errors
@@ -104,12 +105,16 @@ def _even_cuts(length: int, side: int) -> list[int]:
 
 
 def write_shard(
-    folder: Folder, number: int, tiles: Sequence[tuple[LabelledImage, Window, str]], class_count: int
+    folder: Folder,
+    number: int,
+    tiles: Sequence[tuple[LabelledImage, Window, str]],
+    class_count: int,
+    run: str = "",
 ) -> ShardSummary:
     """Write one shard; memory holds one tile.
 
-    tiles: image, window and part of each. The file's name is new each time, so that two tries at the same
-    shard never write to one file; what is not in the manifest doesn't count.
+    tiles: image, window and part of each; run: as `begin_writing` named it. The file's name is new each time,
+    so that two tries at the same shard never write to one file; what is not in the manifest doesn't count.
 
     Raises:
         DatasetError: an image can't be read, or the storage can't be written to; nothing is left behind then.
@@ -117,7 +122,7 @@ def write_shard(
     import pyarrow as arrow
     import pyarrow.parquet as parquet
 
-    name = f"shard-{number:05d}-{uuid.uuid4().hex[:8]}.parquet"
+    name = f"shard-{number:05d}-{run}{uuid.uuid4().hex[:8]}.parquet"
     schema = _schema()
     index, instances, moments = [], np.zeros(class_count, np.int64), None
     try:
@@ -146,23 +151,34 @@ def write_shard(
     )
 
 
-def begin_writing(folder: Folder, *, overwrite: bool) -> None:
-    """Make the directory ready for shards: no manifest stands there from now on.
+def begin_writing(folder: Folder, *, overwrite: bool) -> str:
+    """Make the directory ready for shards; returns a name for this run, which is new each time.
+
+    What is there stays as it is, an earlier set too, until the new one is complete.
 
     Raises:
         DatasetError: it can't be written to, or holds shards already and `overwrite` is False.
     """
     folder.create()
-    found = folder.sizes()
-    if MANIFEST in found and not overwrite:
+    if MANIFEST in folder.sizes() and not overwrite:
         raise DatasetError(f"There are shards in {folder} already. Choose another place, or use --overwrite.")
-    folder.replace(f"{MANIFEST}.probe", b"{}")
-    folder.delete(f"{MANIFEST}.probe")
-    folder.delete(MANIFEST)
+    run = uuid.uuid4().hex[:8]
+    folder.replace(f"{MANIFEST}.{run}", b"{}")
+    folder.delete(f"{MANIFEST}.{run}")
+    return run
 
 
-def finish_writing(folder: Folder, dataset: Dataset, shards: Sequence[ShardSummary]) -> dict:
-    """Write the manifest, then remove shards that it doesn't name (of an earlier run, or of broken tries).
+def remove_shards(folder: Folder, run: str, kept: Container[str] = ()) -> None:
+    """Remove what a run has written, but for the shards that are to be kept."""
+    for name in folder.sizes():
+        if re.fullmatch(rf"shard-\d+-{run}[0-9a-f]{{8}}\.parquet", name) and name not in kept:
+            folder.delete(name)
+
+
+def finish_writing(folder: Folder, dataset: Dataset, shards: Sequence[ShardSummary], run: str = "") -> dict:
+    """Write the manifest, then remove the shards of the set that it replaces, and those of broken tries.
+
+    Files that neither this run has made nor the replaced manifest names stay.
 
     Raises:
         DatasetError: a shard isn't found, as when other machines wrote to disks of their own.
@@ -198,12 +214,22 @@ def finish_writing(folder: Folder, dataset: Dataset, shards: Sequence[ShardSumma
             for shard in shards
         ],
     }
+    replaced = _named_shards(folder)
     folder.replace(MANIFEST, json.dumps(manifest, indent=1).encode())
     named = {shard.name for shard in shards}
-    for name in sizes:
-        if name.startswith("shard-") and name.endswith(".parquet") and name not in named:
-            folder.delete(name)
+    for name in replaced & sizes.keys() - named:
+        folder.delete(name)
+    if run:
+        remove_shards(folder, run, named)
     return manifest
+
+
+def _named_shards(folder: Folder) -> set[str]:
+    """Shards that the manifest names; none where there is no manifest, or not one of ours."""
+    with contextlib.suppress(DatasetError):
+        names = {shard["name"] for shard in read_manifest(folder)["shards"]}
+        return {name for name in names if name.startswith("shard-") and name.endswith(".parquet")}
+    return set()
 
 
 def _schema():
