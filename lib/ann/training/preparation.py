@@ -267,11 +267,12 @@ def prepare_logs(settings: TrainingSettings, *, overwrite: bool, resuming: bool)
     """Make the logs directory and see that models can be written to it.
 
     Raises:
-        AnnError: it can't be written to, or models of this name are there already.
+        AnnError: it can't be written to, or files of a run of this name are there already.
     """
     try:
         settings.logs.mkdir(parents=True, exist_ok=True)
-        probe = settings.logs / f".{settings.name}.{os.getpid()}.probe"
+        longest = settings.model_path(settings.epochs).name  # of the names that will be written
+        probe = settings.logs / f".{longest}.{os.getpid()}.probe"
         probe.touch()
         probe.unlink()
     except OSError as error:
@@ -279,11 +280,14 @@ def prepare_logs(settings: TrainingSettings, *, overwrite: bool, resuming: bool)
             f"The logs directory {settings.logs} can't be written to ({error.strerror}). "
             "Choose another one, or change its permissions"
         ) from error
-    models = sorted(path.name for path in settings.logs.glob(f"mask_rcnn_{settings.name}_*.h5"))
-    if models and not overwrite and not resuming:
+    if overwrite or resuming:
+        return
+    found = settings.files_found()
+    if found:
+        names = ", ".join(path.name for path in found[:3]) + (", ..." if len(found) > 3 else "")
         raise AnnError(
-            f"There are models of the name {settings.name} in {settings.logs} already ({models[0]}, ...). "
-            "Choose another name, use --overwrite, or go on from the last one with model="
+            f"There are files of the name {settings.name} in {settings.logs} already ({names}). "
+            "Choose another name, use --overwrite, or go on from the last model with model="
         )
 
 
@@ -318,5 +322,5 @@ def summarise(dataset: Dataset, config: MaskRCNNConfig, size: ImageSize) -> str:
 
 def check_name(name: str) -> None:
     """Refuse a name that would lead out of the logs directory."""
-    if not name or Path(name).name != name:
+    if name in ("", "..") or Path(name).name != name:
         raise AnnError(f"name={name} can't be part of a file name. Use letters, digits, - and _")

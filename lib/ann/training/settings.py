@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +49,24 @@ class TrainingSettings:
     def model_path(self, epoch: int) -> Path:
         """Model file of an epoch, counted from 1."""
         return self.logs / f"mask_rcnn_{self.name}_{epoch}.h5"
+
+    def files_found(self) -> list[Path]:
+        """What is there already under the names that a run would write to, sorted; of no other name."""
+        model = re.compile(rf"mask_rcnn_{re.escape(self.name)}_[0-9]+\.h5")
+        listed = self.logs.iterdir() if self.logs.is_dir() else ()
+        found = [path for path in listed if model.fullmatch(path.name)]
+        others = (
+            self.best_path,
+            self.state_path,
+            self.table_path,
+            self.curve_path,
+            self.report_path,
+            self.test_path,
+        )
+        found += [path for path in others if os.path.lexists(path)]
+        if self.events_path.is_dir() and any(self.events_path.iterdir()):
+            found.append(self.events_path)
+        return sorted(found)
 
     @property
     def best_path(self) -> Path:

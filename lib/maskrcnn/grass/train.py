@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +25,9 @@ from ann.data.text import split_names
 from ann.errors import AnnError
 from ann.grass.labels import open_maps
 from ann.training import preparation
+from ann.training.job import Job
 from ann.training.settings import TrainingSettings
-from ann.training.worker import Job, train
+from ann.training.worker import train
 from ann.weights import read_model
 from maskrcnn.grass.run import module_failure
 
@@ -239,9 +240,24 @@ def open_images(
     unused: tuple[LabelledImage, ...] = ()
     if flags["s"]:
         dataset, unused = hold_out(dataset, UNUSED_SHARE, settings.seed)
-        unused_list = settings.logs / "unused.txt"
-        unused_list.write_text("".join(f"{name_file(image)}\n" for image in unused), encoding="utf-8")
-        gs.message(f"{len(unused)} images are left out; their list is in {unused_list}")
+        listed = write_unused(settings.logs / "unused.txt", [name_file(image) for image in unused])
+        gs.message(f"{len(unused)} images are left out; their list is in {listed}")
     if settings.validation_steps:
         dataset = split_dataset(dataset, VALIDATION_SHARE, settings.seed)
     return dataset, unused
+
+
+def write_unused(path: Path, images: Sequence[str]) -> Path:
+    """List the images that are left out; returns the file.
+
+    Raises:
+        AnnError: there is another list already, which may not be overwritten.
+    """
+    text = "".join(f"{image}\n" for image in images)
+    if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text and not gs.overwrite():
+        raise AnnError(
+            f"{path} lists other images, those that another run left out. Choose another directory for "
+            "logs=, or use --overwrite"
+        )
+    path.write_text(text, encoding="utf-8")
+    return path
