@@ -22,6 +22,7 @@
 # % keyword: instance segmentation
 # % keyword: vector
 # % keyword: raster
+# % overwrite: yes
 # %end
 # %flag
 # % key: e
@@ -365,9 +366,8 @@ def main():
     find_library()
     from ann.packages import install_hint, missing_packages
 
-    missing = missing_packages(
-        ["numpy", "h5py", "scipy", "rasterio", "matplotlib", "pycocotools", "keras", "pyogrio", "shapely"]
-    )
+    needed = ["numpy", "h5py", "scipy", "rasterio", "matplotlib", "pycocotools", "jinja2", "pyogrio", "shapely"]
+    missing = missing_packages([*needed, "keras>=3.14"])
     if missing:
         gs.fatal(install_hint(missing))
     from ann.errors import AnnError

@@ -157,6 +157,10 @@ def test_ctrl_c_ends_cleanly_and_keeps_the_last_model(session, images, tmp_path)
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_the_dialog_offers_to_overwrite(session):
+    assert '<flag name="overwrite">' in session.out("i.ann.maskrcnn.train", "--interface-description")
+
+
 def copy_of(images, tmp_path):
     return shutil.copytree(images, tmp_path / "images")
 

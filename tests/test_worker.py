@@ -13,9 +13,10 @@ from ann.data.samples.samples import SampleSettings
 from ann.data.split import split_dataset
 from ann.devices.place import Place
 from ann.errors import DeviceError
+from ann.packages import install_hint, missing_packages
+from ann.training.job import Job
 from ann.training.preparation import ImageSize
 from ann.training.settings import TrainingSettings
-from ann.training.worker import Job
 from ann.weights import read_model
 from drawing import CLASSES, draw_scene, write_training_directory
 from maskrcnn.config import MaskRCNNConfig
@@ -103,3 +104,17 @@ def test_a_place_that_cannot_be_is_refused(variables, text):
 def test_devices_that_cannot_be_shared_equally_are_refused():
     with pytest.raises(DeviceError, match="3 devices"):
         Place(rank=0, world_size=2, address="here:1").share(3)
+
+
+def test_a_package_that_is_too_old_counts_as_missing(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "oldish").mkdir()
+    (tmp_path / "oldish" / "__init__.py").touch()
+    for version, missing in (("3.9.1", True), ("3.14.0rc1", False), ("3.20.0", False), ("4.0", False)):
+        (tmp_path / "oldish-1.dist-info").mkdir(exist_ok=True)
+        metadata = f"Metadata-Version: 2.1\nName: oldish\nVersion: {version}\n"
+        (tmp_path / "oldish-1.dist-info" / "METADATA").write_text(metadata)
+        found = missing_packages(["numpy", "oldish>=3.14"], backend=False)
+        assert found == (["oldish>=3.14"] if missing else []), version
+    assert missing_packages(["oldish", "nothing_like_it"], backend=False) == ["nothing_like_it"]
+    assert "install 'oldish>=3.14'" in install_hint(["oldish>=3.14"])

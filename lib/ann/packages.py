@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
+import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,16 +28,32 @@ def configured_backend() -> str:
 
 
 def missing_packages(names: Sequence[str], *, backend: bool = True) -> list[str]:
-    """Those of `names` (as imported), and the backend of Keras if asked for, that are not installed."""
+    """Those of `names`, and the backend of Keras if asked for, that are not installed.
+
+    names: as imported, or with the oldest version that will do, as keras>=3.14.
+    """
     wanted = list(names)
     if backend and configured_backend() in BACKENDS:
         wanted.append(configured_backend())
-    return [name for name in wanted if importlib.util.find_spec(name) is None]
+    return [name for name in wanted if not is_installed(*name.split(">="))]
+
+
+def is_installed(name: str, version: str = "0") -> bool:
+    """Whether a package is there, in this version or a newer one."""
+    if importlib.util.find_spec(name) is None:
+        return False
+    return version == "0" or _numbers(importlib.metadata.version(name)) >= _numbers(version)
+
+
+def _numbers(version):
+    """The first two numbers of a version; what follows, as rc1, doesn't count."""
+    return [int(re.match(r"\d*", part).group() or 0) for part in version.split(".")[:2]]
 
 
 def install_hint(missing: Sequence[str]) -> str:
     """What to tell a user who lacks packages."""
-    command = f"{sys.executable or 'python3'} -m pip install {' '.join(PIP_NAMES.get(n, n) for n in missing)}"
+    wanted = " ".join(shlex.quote(PIP_NAMES.get(name, name)) for name in missing)
+    command = f"{sys.executable or 'python3'} -m pip install {wanted}"
     text = f"Python package missing: {', '.join(missing)}. Install it with: {command}"
     if set(missing) & set(BACKENDS):
         others = " or ".join(sorted(set(BACKENDS) - set(missing)))
