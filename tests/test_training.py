@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 
 import keras
 import numpy as np
@@ -13,10 +14,10 @@ from ann.data.readers.formats import open_dataset
 from ann.data.split import split_dataset
 from ann.devices.available import check_device_count, list_devices
 from ann.errors import AnnError, DatasetError, DeviceError
-from ann.training import log, memory, preparation
+from ann.training import log, loop, memory, preparation, state
 from ann.training.loop import run_epochs
 from ann.training.precision import cpu_has_bfloat16, use_precision
-from ann.training.schedule import learning_rate_share, plan_stages
+from ann.training.schedule import TimeBudget, choose_stage, learning_rate_share, plan_stages
 from ann.training.settings import TrainingSettings
 from ann.weights import load_weights, read_model
 from drawing import CLASSES, draw_scene, write_training_directory
@@ -113,6 +114,39 @@ def test_initial_weights_are_adapted_from_the_heads_downwards():
     assert [stage.layers for stage in plan_stages(200, staged=False)] == ["all"]
 
 
+def test_stages_are_shares_of_the_time_where_that_is_limited():
+    stages = plan_stages(200, staged=True)
+    stage, seen = None, []
+    for epoch, time_used in enumerate((0.0, 0.1, 0.15, 0.42, 0.43, 0.9), 1):
+        stage = choose_stage(stages, epoch, time_used, stage)
+        seen.append((stage.layers, stage.first))
+    assert seen == [("heads", 1), ("heads", 1), ("4+", 3), ("4+", 3), ("all", 5), ("all", 5)]
+    assert choose_stage(stages, 2, 0.5, stages[0]).layers == "all"  # a stage whose time is over is left out
+    # epochs count where they are ahead of the time, and nothing goes back, however many epochs are asked for
+    assert choose_stage(stages, 29, 0.01, stages[0]).layers == "4+"
+    assert choose_stage(stages, 4, 0.01, stages[2]).layers == "all"
+
+
+def test_the_learning_rate_of_each_stage_follows_its_share_of_the_time(tmp_path):
+    settings = TrainingSettings(name="test", logs=tmp_path, staged=True, steps_per_epoch=10_000)
+    heads, upper, whole = plan_stages(200, staged=True)
+    for stage in (heads, upper, whole):
+        peak = settings.peak_learning_rate * stage.learning_rate_factor
+        middle, end = (stage.begin + share * (stage.end - stage.begin) for share in (0.5, 1))
+        rates = [loop.learning_rate(settings, stage, stage.first, 50, time) for time in (middle, end)]
+        assert rates == pytest.approx([0.51 * peak, 0.02 * peak])
+
+
+def test_time_goes_on_after_an_interruption_and_begins_anew_once_it_is_used_up():
+    heads, _, whole = plan_stages(7, staged=True)
+    assert TimeBudget.resume(10, 150, heads).used() == pytest.approx(0.25, abs=0.01)
+    assert TimeBudget.resume(10, 150, heads).seconds_left() == pytest.approx(450, abs=1)
+    anew = TimeBudget.resume(10, 0, whole)
+    assert anew.seconds_left() == pytest.approx(600, abs=1) and anew.used() == pytest.approx(3 / 7, abs=0.01)
+    assert TimeBudget(seconds=60, started=time.monotonic() - 61).seconds_used() == 0
+    assert TimeBudget.resume(0, 99, whole).used() == 0
+
+
 def test_a_run_keeps_model_row_and_curve_of_each_epoch_and_resumes_exactly(dataset, tmp_path, deterministic):
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
@@ -152,6 +186,64 @@ def test_the_run_ends_when_no_model_has_been_better_for_a_while(dataset, tmp_pat
     for name, values in expected.items():
         np.testing.assert_array_equal(values, received[name], err_msg=name)
     assert read_model(settings.best_path).extra["mask_AP"] == 0.5
+
+
+def test_a_run_of_limited_time_trains_all_stages_and_goes_on_where_it_was(dataset, tmp_path):
+    reporter = Quiet()
+    options = {"epochs": 50, "steps_per_epoch": 10_000, "minutes": 0.7, "staged": True}
+    result, settings = run(dataset, tmp_path, reporter=reporter, **options)
+    rows = log.read_rows(settings.table_path)
+    assert [row["stage"] for row in rows] == ["heads", "4+", "all"] and result.last_epoch == 3
+    assert reporter.percents[-1][0] > 0.5 * reporter.percents[-1][1]
+    told = [text for text in reporter.texts if " left" in text and "not known" not in text]
+    assert told and not any(" h " in text for text in told)  # 500,000 steps would take hours
+    progress = state.read_progress(settings.state_path)
+    assert progress.batches == sum(int(row["steps"]) for row in rows)
+    assert (progress.layers, progress.stage_first, progress.seconds) == ("all", 3, 0)
+    initial = settings.state_path
+    run(dataset, tmp_path, first_epoch=4, initial=initial, **options | {"epochs": 4, "steps_per_epoch": 1})
+    assert log.read_rows(settings.table_path)[-1]["stage"] == "all"
+    assert state.read_progress(settings.state_path).batches == progress.batches + 1
+
+
+def test_only_the_last_stage_is_ended_early(dataset, tmp_path):
+    scores = iter([0.9] + [0.1] * 20)
+    result, settings = run(
+        dataset,
+        tmp_path,
+        epochs=14,
+        steps_per_epoch=1,
+        validation_steps=0,
+        patience=2,
+        staged=True,
+        score=lambda: {"mask_AP": next(scores)},
+    )
+    stages = [row["stage"] for row in log.read_rows(settings.table_path)]
+    assert stages == ["heads"] * 2 + ["4+"] * 4 + ["all"] * 2
+    assert result.best_epoch == 1 and "since 1" in result.ended_early
+
+
+def test_losses_are_those_of_the_epoch_and_of_validation_each_by_itself(dataset, tmp_path):
+    """Keras below 3.15 goes on with its means over all batches, those of validation too."""
+    keras.utils.set_random_seed(1)
+    config, size = small_config(), preparation.ImageSize(64, 64, False)
+    settings = TrainingSettings(
+        name="test", logs=tmp_path, steps_per_epoch=2, epochs=2, validation_steps=1, learning_rate=1e-12
+    )
+    model = TrainingNetwork(build_network(config))
+    feed = preparation.make_feed(dataset, config, size, settings, anchor_count(config))
+
+    def loss_of(batch):
+        return float(sum(model.loss_values(model(batch)).values()))
+
+    expected = [loss_of(feed.training_batch(step)) for step in range(4)]
+    validation = loss_of(feed.validation_batch(0))
+    assert abs(validation - np.mean(expected)) > 0.01  # else nothing could be told apart
+    run_epochs(model, config, feed, settings, Quiet())
+    first, second = log.read_rows(settings.table_path)
+    assert float(first["loss"]) == pytest.approx(np.mean(expected[:2]), rel=1e-3)
+    assert float(second["loss"]) == pytest.approx(np.mean(expected[2:]), rel=1e-3)
+    assert [float(row["val_loss"]) for row in (first, second)] == pytest.approx([validation] * 2, rel=1e-3)
 
 
 def test_the_run_ends_in_time_and_keeps_the_epoch_that_was_cut_short(dataset, tmp_path):
@@ -318,10 +410,44 @@ def test_more_devices_than_there_are_is_an_error_that_lists_them():
         check_device_count(len(list_devices()) + 1)
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "../up"])
+@pytest.mark.parametrize("name", ["", "a/b", "../up", "..", "."])
 def test_names_that_lead_elsewhere_are_refused(name):
     with pytest.raises(AnnError):
         preparation.check_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("mask_rcnn_town[1]_1.h5", "mask_rcnn_town[1]_12.h5", "mask_rcnn_town[1]_best.h5"),
+        *("mask_rcnn_town[1].state.h5", "town[1].csv", "town[1].html", "town[1]_test.json"),
+        *("tensorboard/town[1]/events.out.tfevents.1",),
+    ],
+)
+def test_files_that_a_run_would_write_are_not_overwritten_unasked(tmp_path, name):
+    settings = TrainingSettings(name="town[1]", logs=tmp_path)
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).touch()
+    with pytest.raises(AnnError, match=r"town\[1\].*--overwrite"):
+        preparation.prepare_logs(settings, overwrite=False, resuming=False)
+    preparation.prepare_logs(settings, overwrite=True, resuming=False)
+    preparation.prepare_logs(settings, overwrite=False, resuming=True)
+
+
+def test_files_of_other_names_are_no_hindrance(tmp_path):
+    for name in ("town_north", "town1", "town[1]", "TOWN.", "a_town", "town_1"):
+        for path in (f"mask_rcnn_{name}_1.h5", f"mask_rcnn_{name}_best.h5", f"{name}.csv"):
+            (tmp_path / path).touch()
+    for name in ("town", "town?", "*", "town[1-9]", "town_"):
+        settings = TrainingSettings(name=name, logs=tmp_path)
+        preparation.prepare_logs(settings, overwrite=False, resuming=False)
+
+
+def test_a_name_too_long_for_the_files_is_said_before_the_work(tmp_path):
+    settings = TrainingSettings(name="n" * 235, logs=tmp_path, epochs=1000)
+    with pytest.raises(AnnError, match="too long"):
+        preparation.prepare_logs(settings, overwrite=False, resuming=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_models_of_an_earlier_run_are_not_overwritten_unasked(tmp_path):

@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import keras
 
 from ann.data.samples.prefetch import Prefetcher
 from ann.errors import AnnError
 from ann.training import log, memory, state
+from ann.training.job import Reporter
 from ann.training.preparation import Feed
 from ann.training.replicas import Devices
-from ann.training.schedule import Stage, learning_rate_share, plan_stages
+from ann.training.schedule import Stage, TimeBudget, choose_stage, learning_rate_share, plan_stages
 from ann.training.settings import TrainingSettings
 from ann.weights import save_model
 from maskrcnn.config import MaskRCNNConfig
@@ -32,16 +32,6 @@ ONE_DEVICE = Devices()
 ESTIMATE_STEPS = 5  # of the first epoch, after which the time of the run is estimated
 
 
-class Reporter(Protocol):
-    """Who is told about the progress."""
-
-    def message(self, text: str) -> None:
-        """A line of text."""
-
-    def percent(self, done: int, total: int) -> None:
-        """Optimiser steps of the run done so far."""
-
-
 @dataclass(frozen=True)
 class TrainingResult:
     """What a run left behind."""
@@ -54,7 +44,7 @@ class TrainingResult:
 
 @dataclass(frozen=True)
 class Run:
-    """What all epochs of a run share. `score`, `record`: see `run_epochs`; `started`: of `time.monotonic`."""
+    """What all epochs of a run share. `score`, `record`: see `run_epochs`."""
 
     model: TrainingNetwork
     config: MaskRCNNConfig
@@ -64,12 +54,11 @@ class Run:
     devices: Devices
     score: Callable[[], dict[str, float]] | None
     record: Callable[[dict], None] | None
-    started: float
+    budget: TimeBudget
 
     def time_used(self) -> float:
         """Share of the time budget that is used up, 0 without one. All processes must ask equally often."""
-        minutes = self.settings.minutes
-        return self.devices.agree((time.monotonic() - self.started) / (60 * minutes)) if minutes else 0.0
+        return self.devices.agree(self.budget.used()) if self.budget.seconds else 0.0
 
 
 def run_epochs(
@@ -100,13 +89,20 @@ def run_epochs(
     Raises:
         AnnError: the loss is no longer a number, or the memory does not suffice.
     """
-    run = Run(model, config, feed, settings, reporter, devices, score, record, time.monotonic())
+    stages = plan_stages(settings.epochs, staged=settings.staged)
+    before, taken, budget = None, 0, TimeBudget(seconds=60 * settings.minutes)
+    if first_epoch > 1:
+        progress = state.read_progress(settings.state_path)
+        before = stage_before(stages, progress)
+        taken = progress.batches if progress.batches >= 0 else progress.epoch * settings.steps_per_epoch
+        budget = TimeBudget.resume(settings.minutes, progress.seconds, before)
+    run = Run(model, config, feed, settings, reporter, devices, score, record, budget)
     last_epoch = first_epoch - 1
     ended_early = ""
     try:
-        for epoch in train_epochs(run, first_epoch):
+        for epoch, stage in train_epochs(run, stages, before, first_epoch, taken):
             last_epoch = epoch
-            ended_early = reason_to_stop(run, epoch)
+            ended_early = reason_to_stop(run, stage, epoch)
             if ended_early:
                 break
     except KeyboardInterrupt:
@@ -121,19 +117,33 @@ def run_epochs(
     return TrainingResult(last_epoch, log.best_epoch(settings.table_path), False, ended_early)
 
 
-def train_epochs(run: Run, first_epoch: int) -> Iterator[int]:
-    """Train stage by stage; the number of each epoch comes out when all of it is written."""
+def stage_before(stages: Sequence[Stage], progress: state.Progress) -> Stage:
+    """The stage of the last epoch of a run that goes on, now perhaps with another number of epochs."""
+    planned = next(stage for stage in stages if progress.epoch <= stage.last or stage.is_last)
+    if not progress.layers:
+        return planned
+    begin = next((stage.begin for stage in stages if stage.layers == progress.layers), planned.begin)
+    return replace(planned, layers=progress.layers, first=progress.stage_first, begin=begin)
+
+
+def train_epochs(
+    run: Run, stages: Sequence[Stage], before: Stage | None, first_epoch: int, taken: int
+) -> Iterator[tuple[int, Stage]]:
+    """Train stage by stage; the number of each epoch and its stage come out when all of it is written.
+
+    before: the stage of the epoch before the first one, None where there was none; taken: batches until then.
+    """
     settings = run.settings
-    first_step = (first_epoch - 1) * settings.steps_per_epoch
-    with Prefetcher(run.feed.training_batch, start=first_step, workers=settings.workers) as batches:
-        for stage in plan_stages(settings.epochs, staged=settings.staged):
-            if stage.last < first_epoch:
-                continue
-            start = max(stage.first, first_epoch)
-            begin_stage(run, stage, resumed=start > stage.first)
-            for epoch in range(start, stage.last + 1):
-                train_epoch(run, stage, epoch, batches, compiling=epoch == start)
-                yield epoch
+    with Prefetcher(run.feed.training_batch, start=taken, workers=settings.workers) as batches:
+        for epoch in range(first_epoch, settings.epochs + 1):
+            stage = choose_stage(stages, epoch, run.time_used(), before)
+            goes_on = before is not None and stage.layers == before.layers
+            compiling = epoch == first_epoch or not goes_on
+            if compiling:
+                begin_stage(run, stage, resumed=goes_on)
+            taken = train_epoch(run, stage, epoch, batches, taken=taken, compiling=compiling)
+            before = stage
+            yield epoch, stage
 
 
 def begin_stage(run: Run, stage: Stage, *, resumed: bool) -> None:
@@ -147,10 +157,13 @@ def begin_stage(run: Run, stage: Stage, *, resumed: bool) -> None:
         state.restore_optimizer(run.settings.state_path, optimizer)
 
 
-def train_epoch(run: Run, stage: Stage, epoch: int, batches: Prefetcher, *, compiling: bool) -> None:
-    """Train for an epoch, validate, and keep what it gave. compiling: its first step takes far longer.
+def train_epoch(
+    run: Run, stage: Stage, epoch: int, batches: Prefetcher, *, taken: int, compiling: bool
+) -> int:
+    """Train for an epoch, validate, and keep what it gave; returns the number of batches taken so far.
 
-    When the time budget is used up, the epoch ends with the step that is being made.
+    When the stage's time is used up, the epoch ends with the step that is being made. taken: batches before
+    it; compiling: its first step takes far longer.
     """
     settings, reporter = run.settings, run.reporter
     steps, total = settings.steps_per_epoch, settings.steps_per_epoch * settings.epochs
@@ -160,16 +173,15 @@ def train_epoch(run: Run, stage: Stage, epoch: int, batches: Prefetcher, *, comp
     time_used = run.time_used()
     for step in range(1, steps + 1):
         run.model.optimizer.learning_rate = learning_rate(settings, stage, epoch, step, time_used)
-        losses = run.model.train_on_batch(next(batches), return_dict=True)
-        for name, value in losses.items():
-            sums[name] += float(value)
+        for name, value in losses_of_batch(run.model, run.model.train_on_batch, next(batches)).items():
+            sums[name] += value
         if not math.isfinite(sums["loss"]):
             raise AnnError(
                 f"The loss is no longer a number in epoch {epoch}. Start from a model, or lower the learning "
                 f"rate. The last good model is that of epoch {epoch - 1}"
             )
         done = (epoch - 1) * steps + step
-        reporter.percent(done, total)
+        reporter.percent(max(done, int(min(time_used, 1.0) * total)), total)
         now = time.monotonic()
         if compiling and step == 1:
             timed_from = (1, now)
@@ -177,12 +189,12 @@ def train_epoch(run: Run, stage: Stage, epoch: int, batches: Prefetcher, *, comp
             told = now
             reporter.message(
                 f"Epoch {epoch}/{settings.epochs}, step {step}/{steps}: loss {sums['loss'] / step:.3f}, "
-                f"{_pace(timed_from, step, now, settings, total - done)}, {memory.describe_use()}"
+                f"{_pace(timed_from, step, now, run, total - done)}, {memory.describe_use()}"
             )
         time_used = run.time_used()
-        if time_used >= 1:
+        if time_used >= stage.end:
             break
-    pace = _pace(timed_from, step, time.monotonic(), settings, total - epoch * steps)
+    pace = _pace(timed_from, step, time.monotonic(), run, total - epoch * steps)
     losses = {name: value / step for name, value in sums.items()}
     losses |= {f"val_{name}": value for name, value in validate(run).items()}
     scores = run.score() if run.score and run.devices.first else {}
@@ -194,19 +206,29 @@ def train_epoch(run: Run, stage: Stage, epoch: int, batches: Prefetcher, *, comp
         "seconds": time.monotonic() - started,
     }
     if run.devices.first:
-        keep_epoch(run, epoch, row | losses | scores)
+        progress = state.Progress(
+            epoch=epoch,
+            staged=settings.staged,
+            layers=stage.layers,
+            stage_first=stage.first,
+            batches=taken + step,
+            seconds=run.budget.seconds_used(),
+        )
+        keep_epoch(run, progress, row | losses | scores)
     main = losses | {name: scores[name] for name in MAIN_SCORES if name in scores}
     details = ", ".join(f"{name} {value:.3f}" for name, value in main.items())
     reporter.message(
         f"Epoch {epoch}/{settings.epochs} ({stage.layers}): {details}; {pace}. "
         f"Saved {settings.model_path(epoch)}"
     )
+    return taken + step
 
 
 def learning_rate(settings: TrainingSettings, stage: Stage, epoch: int, step: int, time_used: float) -> float:
     """The rate of a step, counted from 1 in its epoch. time_used: share of the time budget."""
     done = (epoch - stage.first) * settings.steps_per_epoch + step - 1
-    share = learning_rate_share(done, stage.epochs * settings.steps_per_epoch, time_used)
+    time_of_stage = max(0.0, (time_used - stage.begin) / (stage.end - stage.begin))
+    share = learning_rate_share(done, stage.epochs * settings.steps_per_epoch, time_of_stage)
     return settings.peak_learning_rate * stage.learning_rate_factor * share
 
 
@@ -216,19 +238,27 @@ def validate(run: Run) -> dict[str, float]:
     sums = defaultdict(float)
     with Prefetcher(run.feed.validation_batch, stop=steps, workers=run.settings.workers) as batches:
         for batch in batches:
-            for name, value in run.model.test_on_batch(batch, return_dict=True).items():
-                sums[name] += float(value)
+            for name, value in losses_of_batch(run.model, run.model.test_on_batch, batch).items():
+                sums[name] += value
     return {name: value / steps for name, value in sums.items()}
 
 
-def keep_epoch(run: Run, epoch: int, row: dict) -> None:
+def losses_of_batch(model: keras.Model, step: Callable[..., dict], batch: dict) -> dict[str, float]:
+    """What a step of the model gives for this batch alone.
+
+    Before version 3.15 Keras reports means over all batches since the last reset, and never resets by itself.
+    """
+    model.reset_metrics()
+    return {name: float(value) for name, value in step(batch, return_dict=True).items()}
+
+
+def keep_epoch(run: Run, progress: state.Progress, row: dict) -> None:
     """Write model, state, table row and curve of an epoch, and the model once more if it is the best."""
-    settings, layout = run.settings, legacy_layout(run.model.network)
+    settings, layout, epoch = run.settings, legacy_layout(run.model.network), progress.epoch
     # what is no number, like the score of a class without objects, stays empty
     row = {name: value for name, value in row.items() if isinstance(value, str) or math.isfinite(value)}
     save_model(settings.model_path(epoch), layout, run.config, extra=row)
-    kept = {"epoch": epoch, "staged": settings.staged}  # what a resumed run must know beside its options
-    state.save_state(settings.state_path, layout, run.config, run.model.optimizer, kept)
+    state.save_state(settings.state_path, layout, run.config, run.model.optimizer, progress)
     log.write_row(settings.table_path, row)
     if log.best_epoch(settings.table_path) == epoch:
         save_model(settings.best_path, layout, run.config, extra=row)
@@ -237,16 +267,20 @@ def keep_epoch(run: Run, epoch: int, row: dict) -> None:
         run.record(row)
 
 
-def reason_to_stop(run: Run, epoch: int) -> str:
-    """Why no more epochs should be trained after this one; empty if they should."""
+def reason_to_stop(run: Run, stage: Stage, epoch: int) -> str:
+    """Why no more epochs should be trained after this one; empty if they should.
+
+    A stage that trains the heads alone soon gets no better, while those that follow do: only the last one is
+    ended early.
+    """
     settings = run.settings
     if run.time_used() >= 1:
         return f"the {settings.minutes:g} minutes are over"
-    if not settings.patience:
+    if not settings.patience or not stage.is_last:
         return ""
     # only the first process has the table
     best = int(run.devices.agree(log.best_epoch(settings.table_path) if run.devices.first else 0))
-    if best + settings.patience <= epoch < settings.epochs:
+    if max(best, stage.first - 1) + settings.patience <= epoch < settings.epochs:
         return f"no epoch since {best} has been better"
     return ""
 
@@ -262,14 +296,15 @@ def make_optimizer(settings: TrainingSettings) -> keras.optimizers.Optimizer:
     )
 
 
-def _pace(timed_from, done, now, settings, left):
+def _pace(timed_from, done, now, run, left):
     """Seconds per step, images per second and time left, as text."""
     first, started = timed_from
     if done == first:
         return "time left not known yet"
     per_step = (now - started) / (done - first)
-    images, time_left = settings.batch_size / per_step, _duration(per_step * left)
-    return f"{per_step:.2f} s/step, {images:.1f} images/s, {time_left} left"
+    time_left = max(0.0, min(per_step * left, run.budget.seconds_left()))
+    images = run.settings.batch_size / per_step
+    return f"{per_step:.2f} s/step, {images:.1f} images/s, {_duration(time_left)} left"
 
 
 def _duration(seconds):
