@@ -6,12 +6,13 @@ import os
 import signal
 import socket
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from ann.cluster.connection import Cluster, Node, check_nodes, connect
-from ann.cluster.detection import Network, Place, plan_places, start_workers
+from ann.cluster.detection import Network, Seat, plan_seats, start_workers
 from ann.cluster.prepare import write_dataset
 from ann.cluster.tile_worker import SceneFile
 from ann.cluster.training import Team, plan_team
@@ -140,10 +141,10 @@ def test_a_scene_that_cannot_be_read_on_a_node_is_named(cluster, images, tmp_pat
 def test_workers_follow_the_gpus_or_cpus_of_the_nodes():
     small, large = (Node(id=str(cpus), address="", cpus=cpus, gpus=0) for cpus in (2, 10))
     with_gpus = Node(id="gpus", address="", cpus=32, gpus=2)
-    assert plan_places((small,)) == [Place(node=small, threads=2, gpus=0)]
-    assert plan_places((large, with_gpus)) == [
-        *[Place(node=large, threads=5, gpus=0)] * 2,
-        *[Place(node=with_gpus, threads=0, gpus=1)] * 2,
+    assert plan_seats((small,)) == [Seat(node=small, threads=2, gpus=0)]
+    assert plan_seats((large, with_gpus)) == [
+        *[Seat(node=large, threads=5, gpus=0)] * 2,
+        *[Seat(node=with_gpus, threads=0, gpus=1)] * 2,
     ]
 
 
@@ -246,11 +247,19 @@ def test_the_devices_are_shared_out_by_machine():
     assert plan_team(gpus, 8, "jax") == Team(count=2, gpus=4)
     assert plan_team(gpus, 8, "torch") == Team(count=8, gpus=1)
     assert plan_team(gpus, 3, "jax") == Team(count=1, gpus=3)
+    assert plan_team(gpus, 6, "jax") == Team(count=2, gpus=3)
+    unlike = Cluster("here", tuple(replace(gpu, id=str(count), gpus=count) for count in (8, 4, 4, 0)))
+    assert plan_team(unlike, 16, "jax") == Team(count=4, gpus=4)
+    assert plan_team(unlike, 16, "torch") == Team(count=16, gpus=1)
+    assert plan_team(unlike, 8, "jax") == Team(count=1, gpus=8)
+    assert plan_team(unlike, 12, "jax") == Team(count=3, gpus=4)
+    assert plan_team(unlike, 10, "jax") == Team(count=5, gpus=2)
+    assert plan_team(unlike, 13, "jax") == Team(count=13, gpus=1)
     assert plan_team(cpus, 1, "tensorflow") == Team(count=1, gpus=0)
     for cluster, count, backend, words in (
         (cpus, 3, "jax", "more devices than the cluster has: 2"),
         (gpus, 9, "jax", "more devices than the cluster has: 8"),
-        (gpus, 6, "jax", "Use a multiple of 4"),
+        (unlike, 17, "jax", "more devices than the cluster has: 16"),
         (cpus, 2, "tensorflow", "KERAS_BACKEND to jax or torch"),
     ):
         with pytest.raises(ClusterError, match=words):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,4 +27,26 @@ def test_training_on_two_nodes_survives_a_death_and_gives_the_same_weights(nodes
     assert (tmp_path / "died").exists()
     assert "Going on after epoch 1" in done.stdout and "Epoch 2/2" in done.stdout
     assert_same_weights(*(tmp_path / f"mask_rcnn_{name}_2.h5" for name in ("one", "two")))
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
+def test_an_image_that_cannot_be_read_ends_the_training_with_its_name(nodes, images, tmp_path, backend):
+    folder = tmp_path / "images"
+    shutil.copytree(images, folder)
+    for path in folder.glob("*/*.tif"):  # opened, but the pixels are cut off
+        path.write_bytes(path.read_bytes()[:-20_000])
+    changes = {"device_count": 2, "epochs": 1, "steps_per_epoch": 4}
+    command = [sys.executable, HERE / "train_on_cluster.py", folder, tmp_path, nodes.address, "lost"]
+    done = subprocess.run(
+        [*map(str, command), json.dumps(changes)],
+        env=environment(backend, 1),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert "DatasetError" in last and ".tif" in last and "on the cluster's node" in last, done.stderr
+    assert done.stdout.count("Devices: ") == 1, done.stdout  # begun once
     assert not list(tmp_path.glob(".*"))

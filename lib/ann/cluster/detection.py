@@ -43,7 +43,7 @@ class Network:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class Seat:
     """Where a worker runs. threads: of the network, 0 as many as it likes; gpus: it uses, 0 or 1."""
 
     node: Node
@@ -51,16 +51,16 @@ class Place:
     gpus: int
 
 
-def plan_places(nodes: tuple[Node, ...]) -> list[Place]:
+def plan_seats(nodes: tuple[Node, ...]) -> list[Seat]:
     """A worker for each GPU; on nodes without, one for every CPUS_PER_WORKER CPUs."""
-    places = []
+    seats = []
     for node in nodes:
         if node.gpus:
-            places += [Place(node=node, threads=0, gpus=1)] * node.gpus
+            seats += [Seat(node=node, threads=0, gpus=1)] * node.gpus
         else:
             count = max(1, int(node.cpus // CPUS_PER_WORKER))
-            places += [Place(node=node, threads=max(1, int(node.cpus / count)), gpus=0)] * count
-    return places
+            seats += [Seat(node=node, threads=max(1, int(node.cpus / count)), gpus=0)] * count
+    return seats
 
 
 @dataclass(eq=False)
@@ -75,7 +75,7 @@ class _Batch:
 
 @dataclass(eq=False)
 class _Worker:
-    place: Place
+    seat: Seat
     actor: object
     starts: int = 1  # since the last batch that this place finished
     ready: bool = False
@@ -96,8 +96,8 @@ class ClusterWorkers:
         self._workers: list[_Worker] = []
         self._last_ready = time.monotonic()
         self._runtimes: set[str] = set()
-        for place in plan_places(cluster.nodes):
-            self._workers.append(self._start(place))
+        for seat in plan_seats(cluster.nodes):
+            self._workers.append(self._start(seat))
         self.in_flight = (BATCHES_PER_WORKER + 1) * len(self._workers)
 
     @property
@@ -151,15 +151,15 @@ class ClusterWorkers:
             )
         self._send()
 
-    def _start(self, place: Place, starts: int = 1) -> _Worker:
+    def _start(self, seat: Seat, starts: int = 1) -> _Worker:
         network = self._network
         actor = self._ray.remote(TileWorker).options(
-            num_cpus=min(RESERVED_CPUS, place.node.cpus),
-            num_gpus=place.gpus,
+            num_cpus=min(RESERVED_CPUS, seat.node.cpus),
+            num_gpus=seat.gpus,
             max_restarts=0,
-            scheduling_strategy=on_node(place.node.id, soft=True),
+            scheduling_strategy=on_node(seat.node.id, soft=True),
         )
-        worker = _Worker(place, actor.remote(network.settings, place.threads), starts)
+        worker = _Worker(seat, actor.remote(network.settings, seat.threads), starts)
         reference = worker.actor.load.remote(self._content, network.config, network.keras_only)
         self._loading[reference] = worker
         return worker
@@ -184,7 +184,7 @@ class ClusterWorkers:
         try:
             result = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
-            cause = self._explain(error, worker.place.node)
+            cause = self._explain(error, worker.seat.node)
             if batch is None:
                 raise cause from error
             batch.error, batch.done = cause, True
@@ -196,7 +196,7 @@ class ClusterWorkers:
             worker.ready = True
             if result not in self._runtimes:
                 also = "Workers differ: another one runs" if self._runtimes else "The network runs"
-                self._tell(f"{also} on {result} (node {worker.place.node.address})")
+                self._tell(f"{also} on {result} (node {worker.seat.node.address})")
             self._runtimes.add(result)
         else:
             worker.starts = 1
@@ -214,9 +214,9 @@ class ClusterWorkers:
         lost = ([batch] if batch else []) + list(worker.under_way.values())
         self._ray.kill(worker.actor, no_restart=True)
         self._workers.remove(worker)
-        address = worker.place.node.address
+        address = worker.seat.node.address
         if worker.starts < STARTS:
-            self._workers.append(self._start(worker.place, worker.starts + 1))
+            self._workers.append(self._start(worker.seat, worker.starts + 1))
             self._tell(
                 f"A worker on {address} died ({reason}). Another one is started; its tiles are done again"
             )

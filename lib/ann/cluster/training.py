@@ -2,29 +2,36 @@
 
 The work itself is `ann.training.worker.train_worker`, the same under any launcher. Workers meet at an address
 that the first one chooses. After a death training goes on from the last state that was saved, at the end of
-an epoch.
+an epoch. After an error of the library nothing is tried again: it would come again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ann.cluster.connection import Cluster, on_node
 from ann.cluster.prepare import check_portable
-from ann.devices.place import Place, free_address
+from ann.devices.place import Place, free_address, interface_of
 from ann.errors import AnnError, ClusterError
 from ann.packages import configured_backend
-from ann.training.worker import Job, train_worker
+from ann.training.job import Job, Reporter, Sender
+from ann.training.worker import train_worker
 from ann.weights import read_model
 
 CPUS_PER_WORKER = 0.5  # that Ray counts; the network takes what it needs
 RESTARTS = 20  # of a run, before it is given up
 MAIL_SECONDS = 0.5  # between two looks for messages
+CAUSE_SECONDS = 3  # in which the worker that others fail because of tells why
+# Where PyTorch's Gloo looks for the network interface. By itself it takes the one that the host's name leads
+# to, on many systems the loopback interface, at which no other node is found.
+INTERFACE_VARIABLE = "GLOO_SOCKET_IFNAME"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,17 +42,11 @@ class Team:
     gpus: int
 
 
-@dataclass(frozen=True)
-class Run:
-    """What each worker is given. state_before: the stamp of the state file that was there before this run."""
-
-    job: Job
-    state_before: tuple[int, int] | None
-    mailbox: object
-
-
 def plan_team(cluster: Cluster, device_count: int, backend: str) -> Team:
-    """One worker per machine with all of its GPUs; for PyTorch one per GPU. Without GPUs one per CPU device.
+    """As few workers as can be, each with equally many GPUs of one machine; for PyTorch one per GPU.
+
+    Where machines have unlike numbers of GPUs, larger ones get several workers. Without GPUs each machine is
+    one device.
 
     Raises:
         ClusterError: the devices can't be shared out so, or the backend can't train on several machines.
@@ -64,17 +65,16 @@ def plan_team(cluster: Cluster, device_count: int, backend: str) -> Team:
         )
     if not per_node or backend == "torch":
         return Team(count=device_count, gpus=int(per_node > 0))
-    if device_count <= per_node:
-        return Team(count=1, gpus=device_count)
-    if device_count % per_node:
-        raise ClusterError(
-            f"gpu_count={device_count} can't be shared out equally among nodes of {per_node} GPUs. Use a "
-            f"multiple of {per_node}"
-        )
-    return Team(count=device_count // per_node, gpus=per_node)
+    gpus = next(
+        gpus
+        for gpus in range(per_node, 0, -1)
+        if device_count % gpus == 0
+        and sum(node.gpus // gpus for node in cluster.nodes) >= device_count // gpus
+    )
+    return Team(count=device_count // gpus, gpus=gpus)
 
 
-def train_on_cluster(job: Job, reporter, cluster: Cluster):
+def train_on_cluster(job: Job, reporter: Reporter, cluster: Cluster):
     """Train on the cluster's nodes; reporter: gets what the first worker tells. Returns a `TrainingResult`.
 
     The files that the job names must be found under the same absolute paths on all nodes; only the first
@@ -95,7 +95,11 @@ def train_on_cluster(job: Job, reporter, cluster: Cluster):
     resources = {"CPU": CPUS_PER_WORKER} | ({"GPU": team.gpus} if team.gpus else {})
     trainer = DataParallelTrainer(
         run_worker,
-        train_loop_config={"run": Run(job, stamp(job.settings.state_path), mailbox)},
+        train_loop_config={
+            "job": job,
+            "state_before": stamp(job.settings.state_path),
+            "mailbox": mailbox,
+        },
         scaling_config=ray.train.ScalingConfig(
             num_workers=team.count,
             use_gpu=team.gpus > 0,
@@ -108,15 +112,19 @@ def train_on_cluster(job: Job, reporter, cluster: Cluster):
             failure_config=ray.train.FailureConfig(max_failures=RESTARTS),
         ),
     )
+    failure = None
     try:
         with deliver(mailbox, reporter) as results:
-            trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        raise ClusterError(
-            f"The training was given up after {RESTARTS} restarts. The last reason: {last_line(error)}"
-        ) from error
+            try:
+                trainer.fit()
+            except ray.train.TrainingFailedError as error:
+                failure = error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    if failure and not results:
+        raise ClusterError(
+            f"The training was given up after {RESTARTS} restarts. The last reason: {last_line(failure)}"
+        ) from failure
     if not results:
         raise ClusterError("The training ended without a result")
     if isinstance(results[0], Exception):
@@ -125,33 +133,49 @@ def train_on_cluster(job: Job, reporter, cluster: Cluster):
 
 
 def run_worker(config: dict) -> None:
-    """What Ray Train runs in each worker, again after each restart."""
+    """What Ray Train runs in each worker, again after each restart.
+
+    config: `job`, `mailbox`, and `state_before`, the stamp of the state file that was there before the run.
+
+    An error ends this worker, upon which Ray ends those that wait for it and starts all again. If it was one
+    of the library, they find it told, and end at once.
+    """
     import ray
     import ray.train
     from ray.train.collective import broadcast_from_rank_zero
 
-    run: Run = config["run"]
+    job, mailbox = config["job"], config["mailbox"]
+    if ray.get(mailbox.has_result.remote()):
+        return
     context = ray.train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
+    here = ray.util.get_node_ip_address()
+    if interface := interface_of(here):
+        os.environ.setdefault(INTERFACE_VARIABLE, interface)
     start = None
     if rank == 0:
-        start = {"address": free_address(ray.util.get_node_ip_address()), "epoch": epoch_to_resume(run)}
+        start = {"address": free_address(here), "epoch": epoch_to_resume(job, config["state_before"])}
     start = broadcast_from_rank_zero(start)
     # Ray shows a worker none but its own GPUs, so it is the first one on its machine, whatever Ray counts
     place = Place(rank=rank, world_size=size, local_rank=0, address=start["address"])
+    reporter = Sender(lambda *report: mailbox.put.remote(*report))
     try:
-        result = train_worker(resumed(run.job, start["epoch"]), MailReporter(run.mailbox), place)
-    except AnnError as error:  # a restart would not help
-        result = error
-    if rank == 0 or isinstance(result, Exception):
-        ray.get(run.mailbox.put.remote("result", result))
+        result = train_worker(resumed(job, start["epoch"]), reporter, place)
+    except AnnError as error:
+        ray.get(mailbox.put.remote("result", type(error)(f"{error} (on the cluster's node {here})")))
+        raise
+    except Exception:
+        time.sleep(CAUSE_SECONDS)
+        raise
+    if rank == 0:
+        ray.get(mailbox.put.remote("result", result))
 
 
-def epoch_to_resume(run: Run) -> int:
+def epoch_to_resume(job: Job, state_before: tuple[int, int] | None) -> int:
     """The last epoch whose state this run, or the run that it continues, has saved."""
-    path = run.job.settings.state_path
-    if stamp(path) == run.state_before:
-        return run.job.epoch
+    path = job.settings.state_path
+    if stamp(path) == state_before:
+        return job.epoch
     return int(read_model(path).extra["epoch"])
 
 
@@ -177,10 +201,16 @@ class Mailbox:
 
     def __init__(self):
         self._mail: list[tuple[str, object]] = []
+        self._has_result = False
 
     def put(self, kind: str, content: object) -> None:
         """Leave a message."""
         self._mail.append((kind, content))
+        self._has_result |= kind == "result"
+
+    def has_result(self) -> bool:
+        """Whether a result was put in, an error perhaps."""
+        return self._has_result
 
     def fetch(self) -> list[tuple[str, object]]:
         """All messages since the last time."""
@@ -188,26 +218,8 @@ class Mailbox:
         return mail
 
 
-class MailReporter:
-    """A reporter that puts everything into a mailbox."""
-
-    def __init__(self, mailbox):
-        self._mailbox = mailbox
-        self._percent = -1
-
-    def message(self, text: str) -> None:
-        """A line of text."""
-        self._mailbox.put.remote("message", text)
-
-    def percent(self, done: int, total: int) -> None:
-        """Optimiser steps of the run done so far; sent when the percentage changes."""
-        if 100 * done // total != self._percent:
-            self._percent = 100 * done // total
-            self._mailbox.put.remote("percent", (done, total))
-
-
 @contextlib.contextmanager
-def deliver(mailbox, reporter) -> Iterator[list]:
+def deliver(mailbox, reporter: Reporter) -> Iterator[list]:
     """Hand the mail on to a reporter while the context lasts; gives a list that gets the results."""
     import ray
 
@@ -216,12 +228,10 @@ def deliver(mailbox, reporter) -> Iterator[list]:
 
     def fetch() -> None:
         for kind, content in ray.get(mailbox.fetch.remote()):
-            if kind == "message":
-                reporter.message(content)
-            elif kind == "percent":
-                reporter.percent(*content)
-            else:
+            if kind == "result":
                 results.append(content)
+            else:
+                getattr(reporter, kind)(*content)
 
     def keep_fetching() -> None:
         while not ended.wait(MAIL_SECONDS):
