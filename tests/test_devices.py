@@ -195,7 +195,7 @@ def test_processes_end_together(images, tmp_path, backend):
     assert_nothing_is_left(workers, tmp_path)
 
     # the supervising process is killed: the others see it
-    process = start(images, tmp_path, run, environment(backend, 2))
+    process = start(images, tmp_path, run, environment(backend, 2, TMPDIR=str(tmp_path)))
     read_until(process, "4/6")
     workers = children(process)
     process.kill()
@@ -204,6 +204,7 @@ def test_processes_end_together(images, tmp_path, backend):
     while any(Path(f"/proc/{number}").exists() for number in workers) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert_nothing_is_left(workers, tmp_path)
+    assert not list(tmp_path.glob("maskrcnn_*"))
 
     # and resumes on one device
     run["run"]["device_count"] = 1
