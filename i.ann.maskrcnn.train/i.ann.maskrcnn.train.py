@@ -366,7 +366,17 @@ def main():
     find_library()
     from ann.packages import install_hint, missing_packages
 
-    needed = ["numpy", "h5py", "scipy", "rasterio", "matplotlib", "pycocotools", "jinja2", "pyogrio", "shapely"]
+    needed = [
+        "numpy",
+        "h5py",
+        "scipy",
+        "rasterio",
+        "matplotlib",
+        "pycocotools",
+        "jinja2",
+        "pyogrio",
+        "shapely",
+    ]
     missing = missing_packages([*needed, "keras>=3.14"])
     if missing:
         gs.fatal(install_hint(missing))

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from ann.training.job import Job
 
 from ann.data.outlines.class_raster import UNKNOWN
 from ann.data.samples.batches import ValidationBatches
@@ -18,6 +17,7 @@ from ann.inference.cells import CellSettings, Part, cell_worker, predict_cells
 from ann.inference.labelled_scene import LabelledScene
 from ann.inference.tile_rows import Here
 from ann.task import TestOutcome
+from ann.training.job import Job
 from unet.classes import class_of_probabilities
 from unet.samples import validation_batches
 from unet.scores import SLACK, CellScores, add_up, count_cells

@@ -1,5 +1,26 @@
-"""The backbones there are, by the names of the option `backbone`; knows no Keras."""
+"""The backbones there are, by the names of the option `backbone`, and where ResNets differ; knows no
+Keras.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 BACKBONES = ("resnet18", "resnet50", "resnet101")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResNetDetails:
+    """Where programs build ResNets differently. The defaults are those of the legacy models.
+
+    stride_in_3x3: of a bottleneck block; else in its first 1 x 1 convolution.
+    symmetric_padding: strided windows are padded on both sides; else after the end only.
+    epsilon: of the batch normalisations.
+    """
+
+    stride_in_3x3: bool = False
+    symmetric_padding: bool = False
+    epsilon: float = 1e-3
+
+
+LEGACY = ResNetDetails()

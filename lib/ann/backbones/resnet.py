@@ -15,11 +15,13 @@ from string import ascii_lowercase
 import keras
 from keras import layers
 
-EPSILON = 1e-3
+from ann.backbones.names import LEGACY, ResNetDetails
+
+EPSILON = LEGACY.epsilon
 BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 
 
-def build_backbone(name: str, bands: int) -> keras.Model:
+def build_backbone(name: str, bands: int, details: ResNetDetails = LEGACY) -> keras.Model:
     """The backbone `name`, of any image height and width that are multiples of 32.
 
     Input: (batch, height, width, bands) float32, scaled pixels.
@@ -28,9 +30,12 @@ def build_backbone(name: str, bands: int) -> keras.Model:
     images = keras.Input((None, None, bands), name="input_image")
     x = layers.ZeroPadding2D(3, name="zero_padding2d")(images)
     x = convolution(64, 7, name="conv1", strides=2, padding="valid")(x)
-    x = normalisation("bn_conv1")(x)
+    x = normalisation("bn_conv1", details.epsilon)(x)
     x = layers.Activation("relu", name="activation_conv1")(x)
-    x = layers.MaxPooling2D(3, strides=2, padding="same", name="max_pooling2d")(x)
+    x, padding = _padded(
+        x, details, name="max_pooling2d_padding"
+    )  # zeros: nothing is below them after a ReLU
+    x = layers.MaxPooling2D(3, strides=2, padding=padding, name="max_pooling2d")(x)
 
     add_block = _basic_block if name == "resnet18" else _bottleneck_block
     outputs = []
@@ -41,6 +46,7 @@ def build_backbone(name: str, bands: int) -> keras.Model:
                 name=f"{index + 2}{ascii_lowercase[block]}",
                 filters=64 * 2**index,
                 strides=2 if index > 0 and block == 0 else 1,
+                details=details,
             )
         outputs.append(x)
     return keras.Model(images, outputs, name=name)
@@ -63,33 +69,44 @@ def convolution(filters: int, size: int, *, name: str, strides: int = 1, padding
     )
 
 
-def normalisation(name: str, gamma: str = "ones"):
+def normalisation(name: str, epsilon: float = EPSILON, gamma: str = "ones"):
     """A batch normalisation as the legacy files have it; `gamma` names its initialiser."""
-    return layers.BatchNormalization(epsilon=EPSILON, gamma_initializer=gamma, name=name)
+    return layers.BatchNormalization(epsilon=epsilon, gamma_initializer=gamma, name=name)
 
 
-def _bottleneck_block(x, *, name: str, filters: int, strides: int):
-    """1x1, 3x3, 1x1 convolutions; the stride sits on the first of them and on the shortcut."""
-    y = convolution(filters, 1, name=f"res{name}_branch2a", strides=strides)(x)
-    y = normalisation(f"bn{name}_branch2a")(y)
+def _padded(x, details: ResNetDetails, *, name: str):
+    """The input of a window of 3 x 3 cells with a stride of 2, and the padding that is left to its layer."""
+    if not details.symmetric_padding:
+        return x, "same"
+    return layers.ZeroPadding2D(1, name=name)(x), "valid"
+
+
+def _bottleneck_block(x, *, name: str, filters: int, strides: int, details: ResNetDetails):
+    """1x1, 3x3, 1x1 convolutions; the stride sits on one of the first two, and on the shortcut."""
+    first, second = (1, strides) if details.stride_in_3x3 else (strides, 1)
+    y = convolution(filters, 1, name=f"res{name}_branch2a", strides=first)(x)
+    y = normalisation(f"bn{name}_branch2a", details.epsilon)(y)
     y = layers.Activation("relu", name=f"relu{name}_branch2a")(y)
-    y = convolution(filters, 3, name=f"res{name}_branch2b")(y)
-    y = normalisation(f"bn{name}_branch2b")(y)
+    padding = "same"
+    if second > 1:
+        y, padding = _padded(y, details, name=f"pad{name}_branch2b")
+    y = convolution(filters, 3, name=f"res{name}_branch2b", strides=second, padding=padding)(y)
+    y = normalisation(f"bn{name}_branch2b", details.epsilon)(y)
     y = layers.Activation("relu", name=f"relu{name}_branch2b")(y)
     y = convolution(4 * filters, 1, name=f"res{name}_branch2c")(y)
-    return _join(x, y, name=name, last="branch2c", strides=strides)
+    return _join(x, y, name=name, last="branch2c", strides=strides, epsilon=details.epsilon)
 
 
-def _basic_block(x, *, name: str, filters: int, strides: int):
+def _basic_block(x, *, name: str, filters: int, strides: int, details: ResNetDetails):
     """Two 3x3 convolutions; the stride sits on the first of them and on the shortcut."""
     y = convolution(filters, 3, name=f"res{name}_branch2a", strides=strides)(x)
-    y = normalisation(f"bn{name}_branch2a")(y)
+    y = normalisation(f"bn{name}_branch2a", details.epsilon)(y)
     y = layers.Activation("relu", name=f"relu{name}_branch2a")(y)
     y = convolution(filters, 3, name=f"res{name}_branch2b")(y)
-    return _join(x, y, name=name, last="branch2b", strides=strides)
+    return _join(x, y, name=name, last="branch2b", strides=strides, epsilon=details.epsilon)
 
 
-def _join(x, y, *, name: str, last: str, strides: int):
+def _join(x, y, *, name: str, last: str, strides: int, epsilon: float):
     """Normalise the residual `y` and add it to the shortcut, a projection of `x` where shapes differ.
 
     A block starts as its shortcut alone (gamma 0), which keeps a deep network trainable from scratch
@@ -98,9 +115,9 @@ def _join(x, y, *, name: str, last: str, strides: int):
     filters = y.shape[-1]
     if strides != 1 or x.shape[-1] != filters:
         x = convolution(filters, 1, name=f"res{name}_branch1", strides=strides)(x)
-        y = normalisation(f"bn{name}_{last}", gamma="zeros")(y)
-        x = normalisation(f"bn{name}_branch1")(x)
+        y = normalisation(f"bn{name}_{last}", epsilon, gamma="zeros")(y)
+        x = normalisation(f"bn{name}_branch1", epsilon)(x)
     else:
-        y = normalisation(f"bn{name}_{last}", gamma="zeros")(y)
+        y = normalisation(f"bn{name}_{last}", epsilon, gamma="zeros")(y)
     y = layers.Add(name=f"add{name}")([y, x])
     return layers.Activation("relu", name=f"res{name}_out")(y)

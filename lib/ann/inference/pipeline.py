@@ -22,8 +22,9 @@ from ann.errors import SceneError
 from ann.inference.reading import read_strips
 from ann.inference.scene import Scene
 from ann.inference.tiles import Tile, TileGrid, cut_tiles
-from maskrcnn.config import MaskRCNNConfig
-from maskrcnn.instances.instances import Instance, TileDetections, instances_in_tile
+from maskrcnn.config import LEGACY, MaskRCNNConfig, Variant
+from maskrcnn.instances.framing import frame_shape, network_view
+from maskrcnn.instances.instances import Detections, Instance, TileDetections, instances_in_tile
 from maskrcnn.instances.merge import Recogniser
 from maskrcnn.instances.overlaps import DecidedInstance, OverlapDecision
 from maskrcnn.instances.shapes import draw
@@ -41,6 +42,7 @@ class DetectionSettings:
     confidence: float = 0.7  # lowest score that counts
     minimum_area: int = 1  # cells; smaller objects are left out at the end
     block_rows: int = 256  # rows handed out at once, at most
+    variant: Variant = LEGACY  # of the model: how it sees a tile, and what its masks mean
 
     def __post_init__(self):
         if min(self.batch_size, self.block_rows, self.minimum_area) < 1:
@@ -58,6 +60,7 @@ class DetectionSettings:
             "band_mean": config.band_mean,
             "band_scale": config.band_scale,
             "tile_shape": config.image_shape,
+            "variant": config.variant,
             "overlap": min(config.image_shape) // 8,
         }
         return cls(**(values | changes))
@@ -153,21 +156,40 @@ def network_finder(detector: Detector, settings: DetectionSettings) -> Finder:
     """A finder that asks a network and draws its masks."""
 
     def find(batch: TileBatch) -> list[list[Instance]]:
-        detections = detector(*network_input(batch, settings))
+        images, windows = network_input(batch, settings)
+        detections = detector(images, windows)
         return [
-            instances_in_tile(found, tile, valid, settings.confidence)
-            for found, tile, valid in zip(detections, batch.tiles, batch.valid, strict=False)
+            instances_in_tile(
+                in_tile(found, window, tile, settings),
+                tile,
+                valid,
+                settings.confidence,
+                settings.variant.pasting,
+            )
+            for found, window, tile, valid in zip(detections, windows, batch.tiles, batch.valid, strict=False)
         ]
 
     return find
 
 
-def network_input(batch: TileBatch, settings: DetectionSettings) -> tuple[np.ndarray, np.ndarray]:
-    """What the network gets, always of the same shape: free places are zeros.
+def in_tile(found: TileDetections, window, tile: Tile, settings: DetectionSettings) -> TileDetections:
+    """Detections in pixels of the tile, of those in pixels of the resized image that `window` encloses."""
+    if not settings.variant.resizes:
+        return found
+    factors = np.float32([tile.height, tile.width] * 2) / np.float32([*window[2:], *window[2:]])
+    return Detections(
+        boxes=found.boxes * factors, class_ids=found.class_ids, scores=found.scores, masks=found.masks
+    )
 
-    Returns: images (B, H, W, C) float32: padded with raw zeros, then scaled; windows (B, 4) float32,
-    (y1, x1, y2, x2): the part of each image that shows the scene.
+
+def network_input(batch: TileBatch, settings: DetectionSettings) -> tuple[np.ndarray, np.ndarray]:
+    """What the network gets, of the same shape for all tiles of a scene: free places are zeros.
+
+    Returns: images (B, H, W, C) float32: padded with raw zeros, then scaled (but see `framing`); windows (B, 4)
+    float32, (y1, x1, y2, x2): the part of each image that shows the scene.
     """
+    if settings.variant.pixels:
+        return _framed_input(batch, settings)
     height, width = settings.tile_shape
     images = np.zeros((settings.batch_size, height, width, len(settings.band_mean)), dtype=np.float32)
     windows = np.tile(np.array([0, 0, height, width], dtype=np.float32), (settings.batch_size, 1))
@@ -177,6 +199,22 @@ def network_input(batch: TileBatch, settings: DetectionSettings) -> tuple[np.nda
             pixels = np.pad(pixels, padding)
         images[index] = scale_pixels(pixels, settings.band_mean, settings.band_scale)
         windows[index, 2:] = tile.height, tile.width
+    return images, windows
+
+
+def _framed_input(batch: TileBatch, settings: DetectionSettings) -> tuple[np.ndarray, np.ndarray]:
+    """`network_input` of a variant that pads what it has scaled."""
+    scaling = (settings.variant, settings.band_mean, settings.band_scale)
+    views = [
+        network_view(pixels[: tile.height, : tile.width], *scaling)
+        for tile, pixels in zip(batch.tiles, batch.pixels, strict=True)
+    ]
+    height, width = frame_shape(tuple(max(view.shape[axis] for view in views) for axis in (0, 1)))
+    images = np.zeros((settings.batch_size, height, width, len(settings.band_mean)), dtype=np.float32)
+    windows = np.tile(np.array([0, 0, height, width], dtype=np.float32), (settings.batch_size, 1))
+    for index, view in enumerate(views):
+        images[index, : view.shape[0], : view.shape[1]] = view
+        windows[index, 2:] = view.shape[:2]
     return images, windows
 
 

@@ -9,13 +9,14 @@ import re
 from collections.abc import Mapping, Sequence
 
 from ann.errors import ModelFileError
-from maskrcnn.config import MaskRCNNConfig
+from maskrcnn.config import LEGACY, MaskRCNNConfig
 
 DESCRIPTION = (
     "maskrcnn"  # the attribute; `inspection.py`, which imports nothing from here, repeats both names
 )
 STATE_GROUP = "training_state"
 FORMAT_VERSION = 1
+VARIANT_VERSION = 2  # of models that earlier versions would take for legacy ones
 
 STEM = "conv1"
 CLASS_LAYER = "mrcnn_class_logits"
@@ -61,7 +62,7 @@ def write_description(config: MaskRCNNConfig, extra: Mapping | None, checksums: 
     """
     return json.dumps(
         {
-            "format": FORMAT_VERSION,
+            "format": FORMAT_VERSION if config.variant == LEGACY else VARIANT_VERSION,
             "config": json.loads(config.to_json()),
             "training": dict(extra or {}),
             "checksums": checksums,
@@ -78,9 +79,9 @@ def read_description(text: str) -> tuple[MaskRCNNConfig, dict, dict]:
     try:
         values = json.loads(text)
         version = values["format"]
-        if version != FORMAT_VERSION:
+        if version not in (FORMAT_VERSION, VARIANT_VERSION):
             raise ModelFileError(
-                f"it is in format {version!r}, this version reads format {FORMAT_VERSION}. "
+                f"it is in format {version!r}, this version reads formats up to {VARIANT_VERSION}. "
                 "Update i.ann.maskrcnn"
             )
         config = MaskRCNNConfig.from_json(json.dumps(values["config"]))
@@ -122,7 +123,7 @@ def check_values(config: MaskRCNNConfig) -> None:
             refuse("classes", name)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.name in ("classes", "backbone") or (value is None and field.default is None):
+        if field.name in ("classes", "backbone", "variant") or (value is None and field.default is None):
             continue
         if isinstance(field.default, str | bool):
             if type(value) is not type(field.default) or len(str(value)) > 200:

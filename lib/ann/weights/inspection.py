@@ -269,7 +269,7 @@ def contents(path: str) -> dict:
         }
 
 
-def limit_this_process() -> None:
+def limit_this_process(seconds: int = CPU_LIMIT) -> None:
     """Take from this process the right to much memory, much time and core files (not on Windows)."""
     try:
         import resource
@@ -277,7 +277,7 @@ def limit_this_process() -> None:
         return
     for what, value in (
         (resource.RLIMIT_AS, MEMORY_LIMIT),
-        (resource.RLIMIT_CPU, CPU_LIMIT + math.ceil(time.process_time())),  # Python's start does not count
+        (resource.RLIMIT_CPU, seconds + math.ceil(time.process_time())),  # Python's start does not count
         (resource.RLIMIT_CORE, 0),
     ):
         hard = resource.getrlimit(what)[1]

@@ -17,7 +17,7 @@ import stat
 import subprocess
 import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +37,13 @@ from maskrcnn.config import MaskRCNNConfig
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 INSPECTION_SECONDS = 120  # a real file takes 0.3 s, of which 0.2 are Python's start
 COPY_AGAIN = "Copy or download it again"
+# the library's folder instead of the working directory, in which there may be a module of any name
+CHECKPOINT_INSPECTION = """
+import sys
+sys.path[0] = sys.argv[1]
+from ann.weights.checkpoint_contents import main
+sys.exit(main(sys.argv[2]))
+"""
 ALLOWED_TYPES = tuple(
     order + kind for order in "<>" for kind in ("f2", "f4", "f8", "i2", "i4", "i8", "u2", "u4", "u8")
 )
@@ -58,6 +65,19 @@ class StoredArray:
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
+@dataclass(frozen=True)
+class DerivedArray:
+    """An array that is made of others when it is asked for: `rule` gets them in the order of `sources`.
+
+    A rule may raise ValueError: what is stored makes no array of that shape.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    sources: tuple[StoredArray | DerivedArray, ...]
+    rule: Callable[..., np.ndarray]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelFile:
     """What a model file holds. No array is read before it is asked for.
@@ -68,7 +88,7 @@ class ModelFile:
     """
 
     path: Path
-    layers: Mapping[str, tuple[StoredArray, ...]]
+    layers: Mapping[str, tuple[StoredArray | DerivedArray, ...]]
     backbone: str
     bands: int
     class_count: int | None
@@ -78,6 +98,9 @@ class ModelFile:
     training_state: tuple[StoredArray, ...] = ()
     checksums: Mapping[str, list] = field(default_factory=dict)
     stamp: tuple[int, ...] = ()  # tells whether the file was replaced since
+    notes: tuple[
+        str, ...
+    ] = ()  # sentences for the user: what was assumed about the model, and on what ground
 
     @property
     def config(self) -> MaskRCNNConfig:
@@ -133,9 +156,27 @@ class ArrayReader:
             )
         return values.astype(values.dtype.newbyteorder("="), copy=False)
 
+    def derived_array(self, derived: StoredArray | DerivedArray, where: str) -> np.ndarray:
+        """An array without a checksum, computed where it is not stored as it is."""
+        if isinstance(derived, StoredArray):
+            return self.array(derived, None, where)
+        try:
+            values = derived.rule(*(self.derived_array(source, where) for source in derived.sources))
+        except ModelFileError:
+            raise
+        except (ValueError, MemoryError) as error:
+            raise ModelFileError(
+                f"Model file {self.model.path} is damaged: {where}: {error}. {COPY_AGAIN}"
+            ) from error
+        if values.shape != derived.shape:
+            raise ValueError(f"Expected the shape {derived.shape} of {where}, received {values.shape}")
+        return values
+
     def layer_array(self, layer: str, position: int) -> np.ndarray:
         """One array of a layer."""
         stored = self.model.layers[layer][position]
+        if isinstance(stored, DerivedArray):
+            return self.derived_array(stored, f"layer {layer} ({stored.name})")
         return self.array(
             stored, checksum_of(self.model, f"/{layer}", position), f"layer {layer} ({stored.name})"
         )
@@ -152,24 +193,20 @@ def file_stamp(status: os.stat_result) -> tuple[int, ...]:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def check_is_hdf5(path: Path) -> os.stat_result:
-    """Refuse what is not a readable HDF5 file, before any library looks at it."""
+def open_regular_file(path: Path) -> tuple[os.stat_result, bytes]:
+    """A file's status and its first 512 bytes.
+
+    Raises:
+        ModelFileError: no file, none that may be read, or an empty one.
+    """
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
-            raise ModelFileError(f"Model {path} is a directory. Name the .h5 file")
+            raise ModelFileError(f"Model {path} is a directory. Name the model file in it")
         if not stat.S_ISREG(status.st_mode):
-            raise ModelFileError(f"Model {path} is not a regular file. Name the .h5 file")
+            raise ModelFileError(f"Model {path} is not a regular file. Name the model file")
         with path.open("rb") as file:
             start = file.read(512)
-            if not start:
-                raise ModelFileError(f"Model file {path} is empty. {COPY_AGAIN}")
-            offset = 512
-            found = start.startswith(SIGNATURE)
-            while not found and offset < status.st_size:  # behind a user block: at 512, 1024, 2048, ...
-                file.seek(offset)
-                found = file.read(8) == SIGNATURE
-                offset *= 2
     except FileNotFoundError as error:
         raise ModelFileError(f"Model file {path} does not exist. Check the path") from error
     except PermissionError as error:
@@ -177,6 +214,24 @@ def check_is_hdf5(path: Path) -> os.stat_result:
             f"Model file {path} may not be read. Ask its owner for read permission"
         ) from error
     except (OSError, ValueError) as error:
+        raise ModelFileError(f"Model file {path} can't be read: {error}") from error
+    if not start:
+        raise ModelFileError(f"Model file {path} is empty. {COPY_AGAIN}")
+    return status, start
+
+
+def check_is_hdf5(path: Path) -> os.stat_result:
+    """Refuse what is not a readable HDF5 file, before any library looks at it."""
+    status, start = open_regular_file(path)
+    found = start.startswith(SIGNATURE)
+    try:
+        with path.open("rb") as file:
+            offset = 512
+            while not found and offset < status.st_size:  # behind a user block: at 512, 1024, 2048, ...
+                file.seek(offset)
+                found = file.read(8) == SIGNATURE
+                offset *= 2
+    except OSError as error:
         raise ModelFileError(f"Model file {path} can't be read: {error}") from error
     if not found:
         raise ModelFileError(f"Model file {path} is no HDF5 file{guess(start)}. Name the .h5 file of a model")
@@ -197,13 +252,16 @@ def guess(start: bytes) -> str:
     return ""
 
 
-def inspect(path: Path) -> dict:
-    """The table of contents of an HDF5 file, made by another process (`inspection.contents`)."""
-    command = [
-        sys.executable or "python3",
-        str(Path(__file__).with_name("inspection.py")),
-        os.path.abspath(path),
-    ]
+def inspect(path: Path, kind: str = "HDF5") -> dict:
+    """The table of contents of an HDF5 file or of a checkpoint, made by another process.
+
+    See `inspection.contents` and `checkpoint_contents.contents`.
+    """
+    python = sys.executable or "python3"
+    if kind == "HDF5":
+        command = [python, str(Path(__file__).with_name("inspection.py")), os.path.abspath(path)]
+    else:
+        command = [python, "-c", CHECKPOINT_INSPECTION, str(Path(__file__).parents[2]), os.path.abspath(path)]
     environment = {
         **os.environ,
         "OPENBLAS_NUM_THREADS": "1",
@@ -236,7 +294,7 @@ def inspect(path: Path) -> dict:
             "h5py is needed to read model files: python3 -m pip install h5py", name="h5py"
         )
     raise ModelFileError(
-        f"{broken}: the HDF5 library fails on it (exit status {done.returncode}). {COPY_AGAIN}"
+        f"{broken}: reading its contents fails (exit status {done.returncode}). {COPY_AGAIN}"
     )
 
 

@@ -39,13 +39,14 @@ def _area(box):
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def apply_deltas(boxes, deltas):
+def apply_deltas(boxes, deltas, largest_log_scale=LARGEST_LOG_SCALE):
     """Move and scale boxes.
 
     Args:
         boxes: (..., 4) in any unit.
         deltas: (..., 4): shift of the centre as a share of height and of width, then the logarithm of the
             scale of height and of width.
+        largest_log_scale: logarithms above are taken for it.
 
     Returns:
         (..., 4) in the unit of `boxes`.
@@ -54,8 +55,8 @@ def apply_deltas(boxes, deltas):
     width = boxes[..., 3] - boxes[..., 1]
     centre_y = boxes[..., 0] + 0.5 * height + deltas[..., 0] * height
     centre_x = boxes[..., 1] + 0.5 * width + deltas[..., 1] * width
-    height = height * ops.exp(ops.minimum(deltas[..., 2], LARGEST_LOG_SCALE))
-    width = width * ops.exp(ops.minimum(deltas[..., 3], LARGEST_LOG_SCALE))
+    height = height * ops.exp(ops.minimum(deltas[..., 2], largest_log_scale))
+    width = width * ops.exp(ops.minimum(deltas[..., 3], largest_log_scale))
     y1 = centre_y - 0.5 * height
     x1 = centre_x - 0.5 * width
     return ops.stack([y1, x1, y1 + height, x1 + width], axis=-1)
@@ -115,6 +116,16 @@ def denormalise_boxes(boxes, image_shape):
     """Undo `normalise_boxes`: (..., 4) float32, pixels, not rounded."""
     scale, shift = _normalisation(image_shape)
     return boxes * scale + shift
+
+
+def keep_pixels(boxes, image_shape):
+    """In place of `normalise_boxes` where boxes are computed in pixels: (..., 4) float32, as they are."""
+    return ops.cast(boxes, "float32")
+
+
+def shortest_sides(boxes):
+    """The shorter side of each box, (...) in the unit of `boxes` (..., 4)."""
+    return ops.minimum(boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1])
 
 
 def _normalisation(image_shape):

@@ -5,9 +5,11 @@ Shapes: B images, P regions of interest, K classes with the background.
 
 from __future__ import annotations
 
+import math
+
 from keras import ops
 
-from maskrcnn.network.boxes import apply_deltas, clip_boxes
+from maskrcnn.network.boxes import apply_deltas, clip_boxes, shortest_sides
 from maskrcnn.network.nms import non_max_suppression
 from maskrcnn.network.picking import best_indices, gather_rows
 
@@ -43,6 +45,41 @@ def select_detections(
 
     order = best_indices(ops.where(valid, scores, -1.0), rois.shape[1])  # NMS wants the best first
     boxes, class_ids, scores, valid = (gather_rows(part, order) for part in (boxes, class_ids, scores, valid))
+    indices, kept = non_max_suppression(boxes, nms_threshold, count, valid, groups=class_ids)
+    boxes, class_ids, scores = (gather_rows(part, indices) for part in (boxes, class_ids, scores))
+    return (
+        ops.where(ops.expand_dims(kept, -1), boxes, 0.0),
+        ops.where(kept, class_ids, 0),
+        ops.where(kept, scores, 0.0),
+    )
+
+
+def select_detections_of_every_class(
+    rois, probabilities, deltas, windows, *, count, nms_threshold, confidence, box_deviation, variant
+):
+    """The best instances, where a region of interest may show one of each class.
+
+    Arguments and results as `select_detections`; boxes and windows in the unit of the regions.
+
+    Args:
+        variant: `lowest_score`, which a score must be above (as well as not below `confidence`), and
+            `smallest_detection`, the least length of a box' shorter side.
+    """
+    objects = probabilities.shape[2] - 1
+    total = rois.shape[1] * objects
+    scores = ops.reshape(probabilities[..., 1:], (-1, total))  # region by region, class by class
+    above = (scores > variant.lowest_score) & (scores >= confidence)
+    # no more classes of a region can be above the lowest score than make up 1
+    most = objects if variant.lowest_score <= 0 else min(objects, math.ceil(1 / variant.lowest_score))
+    picked = best_indices(ops.where(above, scores, -1.0), rois.shape[1] * most)  # NMS wants the best first
+    scores, valid = gather_rows(scores, picked), gather_rows(above, picked)
+    regions = gather_rows(rois, picked // objects)
+    deltas = gather_rows(ops.reshape(deltas[:, :, 1:], (-1, total, 4)), picked)
+    deltas = deltas * ops.convert_to_tensor(box_deviation, dtype="float32")
+    boxes = clip_boxes(apply_deltas(regions, deltas, variant.largest_log_scale), windows)
+    class_ids = picked % objects + 1
+    valid &= ops.any(regions != 0, axis=-1) & (shortest_sides(boxes) >= variant.smallest_detection)
+
     indices, kept = non_max_suppression(boxes, nms_threshold, count, valid, groups=class_ids)
     boxes, class_ids, scores = (gather_rows(part, indices) for part in (boxes, class_ids, scores))
     return (

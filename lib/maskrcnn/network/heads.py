@@ -9,13 +9,14 @@ import keras
 from keras import layers, ops
 
 from ann.backbones.resnet import convolution, normalisation
+from maskrcnn.config import LEGACY, Variant
 
 BOX_POOL_SIZE = 7
 MASK_POOL_SIZE = 14
 MASK_SIZE = 28
 
 
-def build_box_head(channels: int, class_count: int) -> keras.Model:
+def build_box_head(channels: int, class_count: int, variant: Variant = LEGACY) -> keras.Model:
     """Class and box of a region.
 
     Input: (n, 7, 7, channels).
@@ -23,9 +24,14 @@ def build_box_head(channels: int, class_count: int) -> keras.Model:
     """
     features = keras.Input((BOX_POOL_SIZE, BOX_POOL_SIZE, channels), name="roi_align_classifier")
     x = features
-    for index, size in ((1, BOX_POOL_SIZE), (2, 1)):
+    for index in range(1, variant.box_convolutions + 1):
+        x = convolution(channels, 3, name=f"mrcnn_box_conv{index}")(x)
+        x = normalisation(f"mrcnn_box_bn{index}", variant.epsilon)(x)
+        x = layers.Activation("relu", name=f"mrcnn_box_relu{index}")(x)
+    for index, size in ((1, BOX_POOL_SIZE), (2, 1))[: variant.box_layers]:
         x = WholeConvolution(4 * channels, size, name=f"mrcnn_class_conv{index}")(x)
-        x = normalisation(f"mrcnn_class_bn{index}")(x)
+        if variant.box_normalised:
+            x = normalisation(f"mrcnn_class_bn{index}", variant.epsilon)(x)
         x = layers.Activation("relu", name=f"mrcnn_class_relu{index}")(x)
     logits = layers.Dense(
         class_count,
@@ -42,7 +48,7 @@ def build_box_head(channels: int, class_count: int) -> keras.Model:
     return keras.Model(features, [logits, deltas], name="box_head")
 
 
-def build_mask_head(channels: int, class_count: int) -> keras.Model:
+def build_mask_head(channels: int, class_count: int, variant: Variant = LEGACY) -> keras.Model:
     """Mask of a region, one for each class.
 
     Input: (n, 14, 14, channels).
@@ -52,7 +58,8 @@ def build_mask_head(channels: int, class_count: int) -> keras.Model:
     x = features
     for index in (1, 2, 3, 4):
         x = convolution(channels, 3, name=f"mrcnn_mask_conv{index}")(x)
-        x = normalisation(f"mrcnn_mask_bn{index}")(x)
+        if variant.mask_normalised:
+            x = normalisation(f"mrcnn_mask_bn{index}", variant.epsilon)(x)
         x = layers.Activation("relu", name=f"mrcnn_mask_relu{index}")(x)
     x = layers.Conv2DTranspose(
         channels,

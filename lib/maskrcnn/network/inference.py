@@ -14,11 +14,10 @@ import numpy as np
 from keras import ops
 
 from ann.inference.compilation import compile_function, compile_model
-from maskrcnn.network.boxes import normalise_boxes
-from maskrcnn.network.detections import select_detections
+from maskrcnn.network.bin_pooling import align_on_cpu
 from maskrcnn.network.heads import BOX_POOL_SIZE, MASK_POOL_SIZE, MASK_SIZE
-from maskrcnn.network.model import MaskRCNN, foreground_scores, normalised_anchors, pool_rows, pyramid_cells
-from maskrcnn.network.proposals import select_proposals
+from maskrcnn.network.model import MaskRCNN, pyramid_cells
+from maskrcnn.network.steps import pyramid_shapes
 
 MASK_CHUNK = 32  # regions that go through the mask head at a time
 
@@ -27,7 +26,7 @@ MASK_CHUNK = 32  # regions that go through the mask head at a time
 class TileDetections:
     """Instances of one tile, the highest score first."""
 
-    boxes: np.ndarray  # (n, 4) int32, pixels of the tile, (y1, x1, y2, x2)
+    boxes: np.ndarray  # (n, 4) int32 or, with a variant of exact boxes, float32: pixels, (y1, x1, y2, x2)
     class_ids: np.ndarray  # (n,) int32, 1 is the first class
     scores: np.ndarray  # (n,) float32
     masks: np.ndarray  # (n, 28, 28) float32, probabilities over the box
@@ -73,7 +72,8 @@ class Detector:
         """Instances of each image.
 
         Args:
-            images: (B, H, W, bands) float32, scaled; H and W multiples of 64.
+            images: (B, H, W, bands) float32, scaled; H and W multiples of 64, or of 32 with proposals by
+            level.
             windows: (B, 4) float32 pixels, the part of each image that is no padding; the whole by default.
             confidence: lowest score that is reported.
         """
@@ -86,14 +86,15 @@ class Detector:
         glue = self._glue[image_shape]
 
         *pyramid, logits, deltas = self._parts.features(images)
-        rois, pooled, cells = glue.propose(tuple(pyramid), logits, deltas, glue.anchors)
+        steps = self._network.steps
+        windows = ops.convert_to_numpy(steps.to_unit(np.asarray(windows, np.float32), image_shape))
+        rois, pooled, cells = glue.propose(tuple(pyramid), logits, deltas, glue.anchors, windows)
         logits, deltas = self._parts.box_head(pooled)
-        windows = ops.convert_to_numpy(normalise_boxes(np.asarray(windows, np.float32), image_shape))
         found = glue.detect(rois, logits, deltas, windows, np.float32(confidence))
         boxes, class_ids, scores = (ops.convert_to_numpy(values) for values in found)
         counts = np.count_nonzero(class_ids, axis=1)  # detections stand at the front
         masks = self._masks(glue, cells, boxes, class_ids, counts)
-        pixels = _pixel_boxes(boxes, image_shape)
+        pixels = steps.final_boxes(boxes, image_shape)
         return [
             _solid(TileDetections(pixels[i, :n], class_ids[i, :n], scores[i, :n], masks[i]))
             for i, n in enumerate(counts)
@@ -118,45 +119,59 @@ class _Glue:
     """What lies between the dense parts, compiled, for one shape of images."""
 
     def __init__(self, network: MaskRCNN, image_shape):
-        config = network.config
-        self.anchors = normalised_anchors(network.anchors(image_shape), image_shape)
+        config, steps = network.config, network.steps
+        self.anchors = network.unit_anchors(image_shape)
+        self._image_shape = image_shape
 
-        def propose(pyramid, logits, deltas, anchors):
-            rois = select_proposals(
-                foreground_scores(logits),
-                ops.cast(deltas, "float32"),
-                anchors,
-                candidates=config.proposal_candidates,
-                count=config.proposals_detection,
-                nms_threshold=config.proposal_nms_threshold,
-                box_deviation=config.box_deviation,
-            )
-            cells = pyramid_cells(pyramid)
-            return rois, ops.cast(pool_rows(cells, rois, BOX_POOL_SIZE, image_shape), "float32"), cells
+        def choose(pyramid, logits, deltas, anchors, windows):
+            rois = steps.propose(logits, deltas, anchors, windows, image_shape, config.proposals_detection)
+            return rois, pyramid_cells(pyramid)
+
+        def propose(*arguments):
+            rois, cells = choose(*arguments)
+            pooled = steps.pool(cells, rois, BOX_POOL_SIZE, image_shape)
+            return rois, ops.cast(ops.reshape(pooled, (-1, *pooled.shape[2:])), "float32"), cells
 
         def detect(rois, logits, deltas, windows, confidence):
             rows = (-1, rois.shape[1], config.class_count)
-            return select_detections(
+            return steps.detect(
                 rois,
-                ops.softmax(ops.reshape(ops.cast(logits, "float32"), rows)),
+                ops.reshape(ops.cast(logits, "float32"), rows),
                 ops.reshape(ops.cast(deltas, "float32"), (*rows, 4)),
                 windows,
-                count=config.max_detections,
-                nms_threshold=config.detection_nms_threshold,
-                confidence=confidence,
-                box_deviation=config.box_deviation,
+                confidence,
             )
 
         def pool_masks(cells, image_ids, rois):
             # regions of several images in one chunk: all pyramids as one row
             batch, count, channels = cells.shape
             cells = ops.reshape(cells, (1, batch * count, channels))
-            pooled = pool_rows(cells, rois[None], MASK_POOL_SIZE, image_shape, image_ids[None] * count)
-            return ops.cast(pooled, "float32")
+            pooled = steps.pool(cells, rois[None], MASK_POOL_SIZE, image_shape, image_ids[None] * count)
+            return ops.cast(pooled[0], "float32")
 
-        self.propose = compile_function(propose)
         self.detect = compile_function(detect)
-        self.pool_masks = compile_function(pool_masks)
+        if config.variant.pooling_samples:
+            self.propose = compile_function(propose)
+            self.pool_masks = compile_function(pool_masks)
+        else:  # a graph can't take as many samples as a region has cells
+            self._variant = config.variant
+            self._choose = compile_function(choose)
+            self.propose = self._propose_on_cpu
+            self.pool_masks = self._pool_masks_on_cpu
+
+    def _propose_on_cpu(self, *arguments):
+        rois, cells = self._choose(*arguments)
+        cells = np.asarray(ops.convert_to_numpy(ops.cast(cells, "float32")))
+        rows = ops.convert_to_numpy(rois).reshape(-1, 4)
+        image_ids = np.repeat(np.arange(len(cells)), rois.shape[1])
+        return rois, self._align(cells, image_ids, rows, BOX_POOL_SIZE), cells
+
+    def _pool_masks_on_cpu(self, cells, image_ids, rois):
+        return self._align(cells, image_ids, rois, MASK_POOL_SIZE)
+
+    def _align(self, cells, image_ids, rois, size):
+        shapes, starts = pyramid_shapes(self._image_shape), image_ids * cells.shape[1]
+        return align_on_cpu(cells.reshape(-1, cells.shape[-1]), shapes, rois, size, self._variant, starts)
 
 
 def _padded(rows: np.ndarray) -> np.ndarray:
@@ -164,15 +179,8 @@ def _padded(rows: np.ndarray) -> np.ndarray:
     return np.pad(rows, [(0, MASK_CHUNK - len(rows))] + [(0, 0)] * (rows.ndim - 1))
 
 
-def _pixel_boxes(boxes: np.ndarray, image_shape) -> np.ndarray:
-    """Normalised boxes (..., 4) to whole pixels, int32, halves to the even pixel."""
-    height, width = image_shape
-    scale = np.float32([height - 1, width - 1, height - 1, width - 1])
-    return np.around(boxes * scale + np.float32([0, 0, 1, 1])).astype(np.int32)
-
-
 def _solid(detections: TileDetections) -> TileDetections:
-    """`detections` without those whose box has no pixel left after rounding."""
+    """`detections` without those whose box has no area, or no pixel left after rounding."""
     y1, x1, y2, x2 = detections.boxes.T
     keep = (y2 > y1) & (x2 > x1)
     values = (detections.boxes, detections.class_ids, detections.scores, detections.masks)

@@ -14,12 +14,22 @@ from keras import ops
 
 from ann.backbones.build import build_backbone
 from maskrcnn.config import MaskRCNNConfig
-from maskrcnn.network.anchors import STRIDES, make_anchors
+from maskrcnn.network.anchors import make_anchors
 from maskrcnn.network.boxes import normalise_boxes
 from maskrcnn.network.feature_pyramid import build_feature_pyramid, pyramid_channels
 from maskrcnn.network.heads import BOX_POOL_SIZE, MASK_POOL_SIZE, build_box_head, build_mask_head
 from maskrcnn.network.region_proposal import build_region_proposal
 from maskrcnn.network.roi_pooling import flatten_pyramid, pool_flat
+from maskrcnn.network.steps import choose_steps, foreground_scores, pyramid_shapes
+
+__all__ = [
+    "MaskRCNN",
+    "build_network",
+    "foreground_scores",
+    "normalised_anchors",
+    "pool_rows",
+    "pyramid_cells",
+]
 
 
 def build_network(config: MaskRCNNConfig) -> MaskRCNN:
@@ -37,6 +47,7 @@ class MaskRCNN(keras.Model):
 
     Attributes:
         config: MaskRCNNConfig
+        steps: what lies between the parts, see `steps.Steps`
         backbone: images (B, H, W, bands) -> [C2, C3, C4, C5]
         feature_pyramid: [C2, C3, C4, C5] -> [P2, P3, P4, P5, P6]
         rpn: level of the pyramid -> logits (B, anchors of the level, 2), deltas (B, anchors of the level, 4)
@@ -49,14 +60,15 @@ class MaskRCNN(keras.Model):
         # autocast off: images are the only input, and their first layer casts them itself
         super().__init__(name="mask_rcnn", dtype="float32", autocast=False)
         self.config = config
-        self.backbone = build_backbone(config.backbone, config.bands)
+        self.steps = choose_steps(config)
+        self.backbone = build_backbone(config.backbone, config.bands, config.variant.backbone)
         channels = pyramid_channels(config.backbone)
         self.feature_pyramid = build_feature_pyramid(
             [output.shape[-1] for output in self.backbone.outputs], channels
         )
-        self.rpn = build_region_proposal(channels, len(config.anchor_ratios))
-        self.box_head = build_box_head(channels, config.class_count)
-        self.mask_head = build_mask_head(channels, config.class_count)
+        self.rpn = build_region_proposal(channels, len(config.anchor_ratios), config.variant)
+        self.box_head = build_box_head(channels, config.class_count, config.variant)
+        self.mask_head = build_mask_head(channels, config.class_count, config.variant)
 
         images = keras.Input((None, None, config.bands), name="images")
         pyramid = self.feature_pyramid(self.backbone(images))
@@ -77,25 +89,40 @@ class MaskRCNN(keras.Model):
 
         Args:
             cells: (B, cells, channels), P2 to P5 as `pyramid_cells` flattens them.
-            rois: (B, n, 4) float32, normalised.
+            rois: (B, n, 4) float32, in the unit of the model's steps.
             image_shape: (height, width) of the images, pixels.
 
         Returns:
             logits (B, n, K) float32, deltas (B, n, K, 4) float32.
         """
         count, classes = rois.shape[1], self.config.class_count
-        logits, deltas = self.box_head(pool_rows(cells, rois, BOX_POOL_SIZE, image_shape), training=training)
+        logits, deltas = self.box_head(self._pool(cells, rois, BOX_POOL_SIZE, image_shape), training=training)
         return ops.reshape(logits, (-1, count, classes)), ops.reshape(deltas, (-1, count, classes, 4))
 
     def segment(self, cells, rois, image_shape, training=False):
         """Mask of each region and class, (B, n, 28, 28, K) float32 probabilities; arguments as `classify`."""
-        masks = self.mask_head(pool_rows(cells, rois, MASK_POOL_SIZE, image_shape), training=training)
+        masks = self.mask_head(self._pool(cells, rois, MASK_POOL_SIZE, image_shape), training=training)
         return ops.reshape(masks, (-1, rois.shape[1], *masks.shape[1:]))
+
+    def _pool(self, cells, rois, size, image_shape):
+        pooled = self.steps.pool(cells, rois, size, image_shape)
+        return ops.reshape(pooled, (-1, size, size, cells.shape[-1]))
 
     def anchors(self, image_shape=None):
         """Anchors of an image of `image_shape` (the config's by default), (A, 4) float32 pixels, NumPy."""
         shape = self.config.image_shape if image_shape is None else tuple(image_shape)
-        return _anchors(shape, self.config.anchor_scales, self.config.anchor_ratios)
+        variant = self.config.variant
+        return _anchors(
+            shape,
+            self.config.anchor_scales,
+            self.config.anchor_ratios,
+            variant.anchors_rounded,
+            variant.strides_fitted,
+        )
+
+    def unit_anchors(self, image_shape) -> np.ndarray:
+        """`anchors` in the unit of the model's steps."""
+        return ops.convert_to_numpy(self.steps.to_unit(self.anchors(image_shape), image_shape))
 
 
 def pyramid_cells(pyramid):
@@ -105,14 +132,8 @@ def pyramid_cells(pyramid):
 
 def pool_rows(cells, rois, size: int, image_shape, first_cell=0):
     """Pooled features of all regions in one row, (B * n, size, size, channels); see `pool_flat`."""
-    shapes = [(image_shape[0] // stride, image_shape[1] // stride) for stride in STRIDES[:4]]
-    pooled = pool_flat(cells, shapes, rois, size, image_shape, first_cell)
+    pooled = pool_flat(cells, pyramid_shapes(image_shape), rois, size, image_shape, first_cell)
     return ops.reshape(pooled, (-1, size, size, cells.shape[-1]))
-
-
-def foreground_scores(logits):
-    """Probability that an anchor shows an object, (B, A) float32, from logits (B, A, 2)."""
-    return ops.softmax(ops.cast(logits, "float32"), axis=-1)[..., 1]
 
 
 def normalised_anchors(anchors: np.ndarray, image_shape) -> np.ndarray:
@@ -121,7 +142,7 @@ def normalised_anchors(anchors: np.ndarray, image_shape) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=4)
-def _anchors(shape, scales, ratios) -> np.ndarray:
-    anchors = make_anchors(shape, scales, ratios)
+def _anchors(shape, scales, ratios, rounded, fitted) -> np.ndarray:
+    anchors = make_anchors(shape, scales, ratios, rounded=rounded, fitted=fitted)
     anchors.flags.writeable = False
     return anchors

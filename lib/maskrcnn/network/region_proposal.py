@@ -5,10 +5,11 @@ from __future__ import annotations
 import keras
 from keras import layers, ops
 
+from maskrcnn.config import LEGACY, Variant
 from maskrcnn.network.picking import gather_rows
 
 
-def build_region_proposal(channels: int, anchors_per_cell: int) -> keras.Model:
+def build_region_proposal(channels: int, anchors_per_cell: int, variant: Variant = LEGACY) -> keras.Model:
     """One head for all levels of the pyramid.
 
     Input: (batch, h, w, channels), a level of the pyramid.
@@ -17,14 +18,16 @@ def build_region_proposal(channels: int, anchors_per_cell: int) -> keras.Model:
         deltas: (batch, h * w * anchors_per_cell, 4) float32, see `boxes.apply_deltas`.
     """
     features = keras.Input((None, None, channels), name="input_rpn_feature_map")
-    shared = layers.Conv2D(
-        2 * channels,
-        3,
-        padding="same",
-        activation="relu",
-        kernel_initializer=keras.initializers.HeNormal(),
-        name="rpn_conv_shared",
-    )(features)
+    shared = features
+    for name in ("rpn_conv_shared", "rpn_conv_shared2")[: variant.proposal_convolutions]:
+        shared = layers.Conv2D(
+            variant.proposal_width * channels,
+            3,
+            padding="same",
+            activation="relu",
+            kernel_initializer=keras.initializers.HeNormal(),
+            name=name,
+        )(shared)
     outputs = []
     for name, values in (("rpn_class_raw", 2), ("rpn_bbox_pred", 4)):
         x = layers.Conv2D(
@@ -42,6 +45,7 @@ def propose_at(rpn: keras.Model, cells, around, anchors):
 
     Training compares a few hundred of many thousand anchors. The gradient through these alone is that through
     the whole output, at a fraction of its cost, which is otherwise the largest of the network's parts.
+    Only for a head with one convolution before its outputs, since that sees the cells around alone.
 
     Args:
         rpn: see `build_region_proposal`.

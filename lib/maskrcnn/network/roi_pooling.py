@@ -79,8 +79,7 @@ def pool_flat(cells, shapes, rois, pool_size, image_shape, first_cell=0):
     batch, points = ops.shape(rois)[0], rois.shape[1] * pool_size * pool_size
     indices = ops.reshape(indices + (start + first_cell)[..., None, None, None], (batch, points, 4))
     weights = ops.cast(ops.reshape(weights, (batch, points, 4)), cells.dtype)
-    blend = _blend_torch if keras.config.backend() == "torch" else _blend
-    pooled = blend(cells, indices, weights)
+    pooled = blend_rows(cells, indices, weights)
     return ops.reshape(pooled, (batch, rois.shape[1], pool_size, pool_size, cells.shape[-1]))
 
 
@@ -101,10 +100,14 @@ def pyramid_levels(rois, image_shape):
     return ops.cast(ops.clip(level, LEVELS[0], LEVELS[-1]), "int32")
 
 
+def blend_rows(table, indices, weights):
+    """Weighted sums of k rows, four as a rule: (B, rows, C), (B, M, k), (B, M, k) -> (B, M, C)."""
+    return (_blend_torch if keras.config.backend() == "torch" else _blend)(table, indices, weights)
+
+
 def _blend(table, indices, weights):
-    """Weighted sums of four rows: (B, rows, C), (B, M, 4), (B, M, 4) -> (B, M, C)."""
     blended = 0.0
-    for corner in range(4):
+    for corner in range(weights.shape[-1]):
         blended += gather_rows(table, indices[..., corner]) * weights[..., corner, None]
     return blended
 
@@ -115,8 +118,11 @@ def _blend_torch(table, indices, weights):
 
     batch, length, channels = table.shape
     starts = ops.arange(batch, dtype="int64")[:, None, None] * length
-    flat_indices = ops.reshape(ops.cast(indices, "int64") + starts, (-1, 4))
+    flat_indices = ops.reshape(ops.cast(indices, "int64") + starts, (-1, weights.shape[-1]))
     blended = embedding_bag(
-        flat_indices, table.reshape(-1, channels), per_sample_weights=weights.reshape(-1, 4), mode="sum"
+        flat_indices,
+        table.reshape(-1, channels),
+        per_sample_weights=weights.reshape(-1, weights.shape[-1]),
+        mode="sum",
     )
     return ops.reshape(blended, (batch, indices.shape[1], channels))

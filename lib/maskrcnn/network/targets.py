@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from maskrcnn.network.boxes import edges, encode_deltas, iou, iou_of_edges, normalise_boxes
+from maskrcnn.network.boxes import edges, encode_deltas, iou, iou_of_edges, keep_pixels, normalise_boxes
 from maskrcnn.network.picking import best_indices, gather_rows, scatter_rows
 from maskrcnn.network.sampling import corners, sample_axis
 
@@ -125,6 +125,7 @@ def roi_targets(
     box_deviation,
     mask_shape=(28, 28),
     mini_masks=False,
+    pixels=False,
 ):
     """A sample of the proposals and what the heads should make of them.
 
@@ -145,12 +146,13 @@ def roi_targets(
         box_deviation: four floats, scale of the deltas.
         mask_shape: (height, width) of the target masks.
         mini_masks: what `masks` cover: False the image, True the instance's box.
+        pixels: proposals and sampled regions are in pixels, and a mask's cells are sampled in their middles.
 
     Returns:
         RoiTargets. Nothing flows back through it.
     """
     rois = ops.stop_gradient(ops.cast(rois, "float32"))
-    boxes = normalise_boxes(boxes, image_shape)
+    boxes = (keep_pixels if pixels else normalise_boxes)(boxes, image_shape)
     overlaps = iou(rois, boxes)  # (B, P, N)
     crowd_overlap = ops.max(ops.where((class_ids < 0)[:, None], overlaps, 0.0), axis=2)  # (B, P)
     overlaps = ops.where((class_ids > 0)[:, None], overlaps, 0.0)
@@ -180,12 +182,14 @@ def roi_targets(
     instance_boxes = gather_rows(boxes, instance)
     deltas = encode_deltas(sampled, instance_boxes) / ops.convert_to_tensor(box_deviation, dtype="float32")
     first = slice(0, object_limit)  # objects stand at the front: no masks beyond
+    mask_rois, frames = sampled[:, first], instance_boxes[:, first]
+    if pixels:
+        mask_rois, frames = (
+            _cell_middles(mask_rois, image_shape, mask_shape),
+            normalise_boxes(frames, image_shape),
+        )
     target_masks = _crop_masks(
-        masks,
-        instance[:, first],
-        sampled[:, first],
-        instance_boxes[:, first] if mini_masks else None,
-        mask_shape,
+        masks, instance[:, first], mask_rois, frames if mini_masks else None, mask_shape
     )
     target_masks = ops.where(is_object[:, first, None, None], target_masks, 0.0)
     return RoiTargets(
@@ -205,6 +209,17 @@ def _choose(candidates, noise, count):
     """At most `count` candidates (B, n) with the lowest noise: indices (B, count), chosen (B, count) bool."""
     indices = best_indices(ops.where(candidates, -noise, -2.0), count)
     return indices, gather_rows(candidates, indices)
+
+
+def _cell_middles(rois, image_shape, mask_shape):
+    """The normalised boxes whose edges are the middles of the outer cells of masks over `rois` (..., 4),
+    pixels.
+    """
+    cell = (rois[..., 2:] - rois[..., :2]) / ops.convert_to_tensor(mask_shape, dtype="float32")
+    middles = ops.concatenate([rois[..., :2] + 0.5 * cell, rois[..., 2:] - 0.5 * cell], axis=-1)
+    height, width = image_shape
+    last = ops.convert_to_tensor([height - 1, width - 1, height - 1, width - 1], dtype="float32")
+    return (middles - 0.5) / last  # a pixel's middle is half a pixel after its edge
 
 
 def _crop_masks(masks, instance, rois, frames, mask_shape):

@@ -9,10 +9,8 @@ from keras import ops
 from ann.training.model import TrainingModel
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network import anchors, losses
-from maskrcnn.network.boxes import normalise_boxes
-from maskrcnn.network.model import MaskRCNN, foreground_scores, normalised_anchors
+from maskrcnn.network.model import MaskRCNN
 from maskrcnn.network.picking import best_indices, gather_rows
-from maskrcnn.network.proposals import select_proposals
 from maskrcnn.network.region_proposal import propose_at
 from maskrcnn.network.roi_pooling import flatten_pyramid
 from maskrcnn.network.targets import anchor_targets, object_places, roi_targets
@@ -37,7 +35,7 @@ class Targets(NamedTuple):
 
     match: object  # (B, A) int32: 1 object, -1 background, 0 not compared
     anchor_deltas: object  # (B, A, 4) float32
-    rois: object  # (B, n, 4) float32, normalised; regions with an object first
+    rois: object  # (B, n, 4) float32, in the unit of the model's steps; regions with an object first
     class_ids: object  # (B, n) int32, 0 background
     roi_deltas: object  # (B, n, 4) float32
     masks: object  # (B, n, 28, 28) float32, 0 or 1
@@ -63,7 +61,7 @@ class TrainingNetwork(TrainingModel):
         config = network.config
         self._anchors = self.constant("anchors", network.anchors())
         self._normalised_anchors = self.constant(
-            "normalised_anchors", normalised_anchors(network.anchors(), config.image_shape)
+            "normalised_anchors", network.unit_anchors(config.image_shape)
         )
         self._around = self.constant("around", anchors.surrounding_cells(config.image_shape))
 
@@ -85,7 +83,10 @@ class TrainingNetwork(TrainingModel):
         match, anchor_deltas = (
             gather_rows(values, compared) for values in (targets.match, targets.anchor_deltas)
         )
-        rpn_logits, rpn_deltas = propose_at(self.network.rpn, cells, self._around, compared)
+        if config.variant.proposal_convolutions == 1:
+            rpn_logits, rpn_deltas = propose_at(self.network.rpn, cells, self._around, compared)
+        else:
+            rpn_logits, rpn_deltas = (gather_rows(values, compared) for values in (rpn_logits, rpn_deltas))
         logits, deltas = self.network.classify(
             cells, targets.rois, config.image_shape, training=normalise_by_batch
         )
@@ -117,19 +118,20 @@ class TrainingNetwork(TrainingModel):
             anchors_per_image=config.anchors_per_image,
             box_deviation=config.box_deviation,
         )
-        proposals = select_proposals(
-            ops.stop_gradient(foreground_scores(rpn_logits)),
+        steps = self.network.steps
+        whole = ops.convert_to_tensor([[0, 0, *config.image_shape]], dtype="float32")
+        proposals = steps.propose(
+            ops.stop_gradient(rpn_logits),
             ops.stop_gradient(rpn_deltas),
             self._normalised_anchors,
-            candidates=config.proposal_candidates,
-            count=config.proposals_training,
-            nms_threshold=config.proposal_nms_threshold,
-            box_deviation=config.box_deviation,
+            steps.to_unit(whole, config.image_shape),
+            config.image_shape,
+            config.proposals_training,
         )
         # with the objects' own boxes the heads learn from the first step on, when proposals are guesses
         places = batch["masks"].shape[1]
         is_object = (batch["class_ids"][:, :places] > 0)[..., None]
-        boxes = normalise_boxes(batch["boxes"][:, :places], config.image_shape)
+        boxes = steps.to_unit(batch["boxes"][:, :places], config.image_shape)
         true_boxes = ops.where(is_object, boxes, 0.0)
         sampled = roi_targets(
             ops.concatenate([proposals, true_boxes], axis=1),
@@ -142,6 +144,7 @@ class TrainingNetwork(TrainingModel):
             positive_share=config.positive_roi_share,
             box_deviation=config.box_deviation,
             mini_masks=config.mini_mask_shape is not None,
+            pixels=config.variant.pixels,
         )
         values = (match, anchor_deltas, sampled.rois, sampled.class_ids, sampled.deltas, sampled.masks)
         return Targets(*(ops.stop_gradient(value) for value in values))

@@ -12,7 +12,8 @@ from ann.data.pixels.windows import Window
 from ann.data.samples.batches import ValidationBatches
 from ann.data.samples.prefetch import Prefetcher
 from ann.data.samples.samples import Sample
-from maskrcnn.instances.instances import TileDetections, box_mask
+from maskrcnn.instances.instances import TileDetections
+from maskrcnn.instances.pasting import place_mask
 from maskrcnn.scores.results import ImageResult, Objects, make_objects
 
 CONFIDENCE = 0.05  # lowest score of a detection that is scored: the curve needs the uncertain ones too
@@ -40,7 +41,8 @@ def detect_windows(
                 images[place], contents[place] = sample.image, sample.content
             found = detector(images, contents, CONFIDENCE)
             for place, sample in enumerate(batch):
-                results.append(_result(window_name(*windows.window(start + place)), sample, found[place]))
+                name = window_name(*windows.window(start + place))
+                results.append(_result(name, sample, found[place], windows.config.variant.pasting))
     return results
 
 
@@ -52,30 +54,31 @@ def window_name(image: LabelledImage, window: Window) -> str:
     return f"{image.name}[{y1}:{y2},{x1}:{x2}]"
 
 
-def _result(name: str, sample: Sample, found: TileDetections) -> ImageResult:
+def _result(name: str, sample: Sample, found: TileDetections, pasting: str) -> ImageResult:
     height, width = sample.image.shape[:2]
     return ImageResult(
         name=name,
         height=height,
         width=width,
         truth=make_objects(sample.masks, sample.class_ids, height, width),
-        found=_detected(found, sample.content, height, width),
+        found=_detected(found, sample.content, height, width, pasting),
     )
 
 
-def _detected(found: TileDetections, content: tuple[int, int, int, int], height: int, width: int) -> Objects:
-    masks = [_draw(mask, box, content) for mask, box in zip(found.masks, found.boxes, strict=True)]
+def _detected(
+    found: TileDetections, content: tuple[int, int, int, int], height: int, width: int, pasting: str
+) -> Objects:
+    masks = [_draw(mask, box, content, pasting) for mask, box in zip(found.masks, found.boxes, strict=True)]
     return make_objects(
         masks, found.class_ids, height, width, scores=found.scores, boxes=np.asarray(found.boxes)
     )
 
 
 def _draw(
-    probabilities: np.ndarray, box: Sequence[int], content: tuple[int, int, int, int]
+    probabilities: np.ndarray, box: Sequence[float], content: tuple[int, int, int, int], rule: str
 ) -> CroppedMask | None:
     """The part of a detection's mask that shows the image; None where there is none."""
-    y1, x1, y2, x2 = (int(value) for value in box)
-    top, left = max(0, content[0] - y1), max(0, content[1] - x1)
-    bottom, right = max(0, content[2] - y1), max(0, content[3] - x1)
-    pixels = box_mask(probabilities, y2 - y1, x2 - x1)[top:bottom, left:right]
-    return crop_mask(pixels, y1 + top, x1 + left) if pixels.size else None
+    pixels, row, column = place_mask(probabilities, box, rule, (content[2], content[3]))
+    top, left = max(0, content[0] - row), max(0, content[1] - column)
+    pixels = pixels[top:, left:]
+    return crop_mask(pixels, row + top, column + left) if pixels.size else None

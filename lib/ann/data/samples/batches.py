@@ -125,6 +125,11 @@ class ValidationBatches:
         return assemble(samples, self._config)
 
     @property
+    def config(self) -> MaskRCNNConfig:
+        """The model that the batches are for."""
+        return self._config
+
+    @property
     def sample_count(self) -> int:
         """Number of windows, each counted once."""
         return len(self._windows)
