@@ -30,6 +30,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ann.training.image_size import ImageSize
+from maskrcnn.preparation import describe_model
+from maskrcnn.task import TASK
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "lib"))
 
 RESULT = Path(__file__).parents[1] / "docs" / "benchmarks" / "cluster.csv"
@@ -204,8 +208,8 @@ def detect(arguments, folder: Path, cluster, measure) -> None:
     from ann.inference.files import FileScene
     from ann.inference.pipeline import DetectionSettings, detect_scene, find_by_workers
     from ann.inference.tiles import cut_tiles
-    from ann.weights import read_model
     from maskrcnn.detector import load_detectors
+    from maskrcnn.model_file import read_model
 
     paths = sorted(
         str(path) for path in Path(arguments.scenes).iterdir() if path.suffix in (".tif", ".jpg", ".png")
@@ -284,7 +288,7 @@ def train(folder: Path, classes: list[str], measure) -> None:
 
 def read_weights(path: Path) -> dict[tuple[str, int], np.ndarray]:
     """All arrays of a model file."""
-    from ann.weights import read_model
+    from maskrcnn.model_file import read_model
 
     model = read_model(path)
     return {
@@ -299,7 +303,6 @@ def train_once(arguments) -> None:
     from ann.cluster.connection import connect
     from ann.cluster.training import train_on_cluster
     from ann.data.readers.formats import open_dataset
-    from ann.training import preparation
     from ann.training.job import Job
     from ann.training.settings import TrainingSettings
     from ann.training.worker import train as train_here
@@ -317,8 +320,8 @@ def train_once(arguments) -> None:
     )
     settings.logs.mkdir(exist_ok=True)
     dataset = open_dataset(arguments.dataset, arguments.classes.split(","))
-    size = preparation.ImageSize(64, SIDE, False)
-    config = preparation.describe_model(
+    size = ImageSize(64, SIDE, False)
+    config = describe_model(
         dataset,
         size,
         backbone="resnet18",
@@ -327,7 +330,7 @@ def train_once(arguments) -> None:
         initial=None,
         other_classes=False,
     )
-    job = Job(dataset=dataset, config=config, size=size, settings=settings)
+    job = Job(task=TASK, dataset=dataset, config=config, size=size, settings=settings)
     reporter = Murderer() if run["name"] == "mortal" else Printer()
     if not run["address"]:
         train_here(job, reporter)

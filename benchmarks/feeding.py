@@ -28,9 +28,12 @@ from ann.data.readers.formats import open_dataset
 from ann.data.samples.prefetch import Prefetcher
 from ann.data.split import split_dataset
 from ann.training import preparation
+from ann.training.image_size import ImageSize
 from ann.training.job import Job
 from ann.training.settings import TrainingSettings
 from ann.training.worker import train
+from maskrcnn.preparation import make_feed
+from maskrcnn.task import TASK
 
 IMAGE_SIDE = 1024
 SKIPPED_STEPS = 2  # TensorFlow compiles in the first one
@@ -103,7 +106,7 @@ def main() -> None:
         opened = time.monotonic()
         dataset = split_dataset(open_dataset(folder, ["object"]), 0.25)
         opened = time.monotonic() - opened
-        size = preparation.ImageSize(64, arguments.side, False)
+        size = ImageSize(64, arguments.side, False)
         config = describe_network(dataset, size, backbone=arguments.backbone)
         settings = TrainingSettings(
             name="feeding",
@@ -113,7 +116,9 @@ def main() -> None:
             validation_steps=1,
         )
         settings.logs.mkdir()
-        feed = preparation.make_feed(dataset, config, size, settings, anchors=50_000)
+        feed = make_feed(
+            Job(task=TASK, dataset=dataset, config=config, size=size, settings=settings), slice(None)
+        )
         kept = rasters.decoded_images
         rasters.decoded_images = DecodedImages(0)
         decoding = making_time(feed, 0, 20)
@@ -124,7 +129,7 @@ def main() -> None:
         from ann.training import loop
 
         loop.Prefetcher = TimedPrefetcher
-        job = Job(dataset=dataset, config=config, size=size, settings=settings)
+        job = Job(task=TASK, dataset=dataset, config=config, size=size, settings=settings)
         train(job, Reporter(messages=sys.stdout))
         calls = np.array(TimedPrefetcher.calls[SKIPPED_STEPS : arguments.steps])
     step = (calls[-1, 0] - calls[0, 0]) / (len(calls) - 1)

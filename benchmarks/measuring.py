@@ -75,7 +75,7 @@ def draw_scenes(folder: Path, size: int, count: int = 4) -> None:
 
 def describe_network(dataset, size, *, backbone: str, rois_per_image: int = 64):
     """The description of a network that is trained from scratch."""
-    from ann.training.preparation import describe_model
+    from maskrcnn.preparation import describe_model
 
     return describe_model(
         dataset,

@@ -21,6 +21,8 @@ from pathlib import Path
 import numpy as np
 from measuring import Clock, Reporter, describe_network, draw_scenes, object_count
 
+from maskrcnn.task import TASK
+
 DETECTIONS = 30  # in each tile: as many objects as a scene may show there
 
 
@@ -71,7 +73,7 @@ def prepare(run: Run) -> dict:
     import keras
 
     from ann.data.readers.formats import open_dataset
-    from ann.training.preparation import ImageSize
+    from ann.training.image_size import ImageSize
     from ann.weights import save_model
     from drawing import CLASSES
     from maskrcnn.network.layout import legacy_layout
@@ -131,11 +133,11 @@ def ray_nodes(count: int) -> Iterator[str]:
 def make_job(run: Run, device_count: int):
     """Training from the model that was prepared: `run.steps` steps after the first, or two epochs."""
     from ann.data.readers.formats import open_dataset
+    from ann.training.image_size import ImageSize
     from ann.training.job import Job
-    from ann.training.preparation import ImageSize
     from ann.training.settings import TrainingSettings
-    from ann.weights import read_model
     from drawing import CLASSES
+    from maskrcnn.model_file import read_model
 
     epoch_steps = math.ceil(run.epoch_images / (run.images * device_count))
     settings = TrainingSettings(
@@ -149,6 +151,7 @@ def make_job(run: Run, device_count: int):
     )
     model = read_model(Path(run.folder, "model.h5"))
     return Job(
+        task=TASK,
         dataset=open_dataset(Path(run.folder, "scenes"), CLASSES),
         config=model.config,
         size=ImageSize(run.size, run.size, False),
@@ -188,9 +191,9 @@ def detect(run: Run) -> dict:
     from ann.devices.available import list_devices
     from ann.inference.pipeline import DetectionSettings, find_by_workers
     from ann.inference.scene import ArrayScene
-    from ann.weights import read_model
     from drawing import draw_scene
     from maskrcnn.detector import detection_workers, load_detectors
+    from maskrcnn.model_file import read_model
 
     model = read_model(Path(run.folder, "model.h5"))
     config, count, size = model.config, run.device_count, run.size

@@ -29,8 +29,11 @@ from measuring import Clock, Reporter, describe_network, peak_megabytes
 
 from ann.data.readers.formats import open_dataset
 from ann.data.samples.scaling import scale_pixels
-from ann.training.preparation import ImageSize, make_feed
+from ann.training.image_size import ImageSize
+from ann.training.job import Job
 from ann.training.settings import TrainingSettings
+from maskrcnn.preparation import make_feed
+from maskrcnn.task import TASK
 
 LOWEST_SCORE = 0.05  # torchvision's own default
 MOST_DETECTIONS = 100  # per image; COCO's AP counts no more
@@ -85,9 +88,11 @@ def train_ours(dataset, config, size, settings):
 
     keras.utils.set_random_seed(0)
     network = build_network(config)
-    feed = make_feed(dataset, config, size, settings, anchor_count(config))
+    feed = make_feed(
+        Job(task=TASK, dataset=dataset, config=config, size=size, settings=settings), slice(None)
+    )
     clock = Clock()
-    run_epochs(TrainingNetwork(network), config, feed, settings, Reporter(clock, sys.stderr))
+    run_epochs(TASK, TrainingNetwork(network), config, feed, settings, Reporter(clock, sys.stderr))
     with settings.table_path.open(newline="") as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file)]
     detector = Detector(network)
@@ -133,7 +138,9 @@ def train_torchvision(dataset, config, size, settings):
     )
     print(f"torchvision {torchvision.__version__}, torch {torch.__version__}", file=sys.stderr)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=1e-4)
-    feed = make_feed(dataset, config, size, settings, anchor_count(config))
+    feed = make_feed(
+        Job(task=TASK, dataset=dataset, config=config, size=size, settings=settings), slice(None)
+    )
     steps = settings.epochs * settings.steps_per_epoch
     clock, losses = Clock(), []
     model.train()

@@ -137,11 +137,14 @@ def measure_step(arguments) -> dict:
     """The real loop over drawn scenes."""
     from ann.data.readers.formats import open_dataset
     from ann.training import loop
-    from ann.training.preparation import ImageSize, make_feed
+    from ann.training.image_size import ImageSize
+    from ann.training.job import Job
     from ann.training.settings import TrainingSettings
     from drawing import CLASSES
     from maskrcnn.network.model import build_network
-    from maskrcnn.network.training import TrainingNetwork, anchor_count
+    from maskrcnn.network.training import TrainingNetwork
+    from maskrcnn.preparation import make_feed
+    from maskrcnn.task import TASK
 
     waiting = []
 
@@ -169,9 +172,11 @@ def measure_step(arguments) -> dict:
             images_per_device=arguments.batch,
         )
         network = build_network(config)
-        feed = make_feed(dataset, config, size, settings, anchor_count(config))
+        feed = make_feed(
+            Job(task=TASK, dataset=dataset, config=config, size=size, settings=settings), slice(None)
+        )
         clock = Clock()
-        loop.run_epochs(TrainingNetwork(network), config, feed, settings, Reporter(clock))
+        loop.run_epochs(TASK, TrainingNetwork(network), config, feed, settings, Reporter(clock))
     summary = summarise(clock)
     total = clock.times[-1][0] - clock.times[1][0]
     return summary | {"waiting_share": round(sum(waiting[1:]) / total, 4)}

@@ -26,7 +26,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "lib"))
 
 from ann.errors import ModelFileError
-from ann.weights import inspection, load_weights, model_file, read_model, read_training_state, save_model
+from ann.weights import inspection, load_weights, model_file, read_training_state, save_model
+from maskrcnn.model_file import read_model
 from model_files import small_config, small_network, write_legacy
 
 CORPUS = Path(__file__).parent / "corpus"

@@ -23,9 +23,9 @@ from ann.inference.files import FileScene
 from ann.inference.pipeline import DetectionSettings, detect_scene, find_by_workers
 from ann.inference.resample import ResampledScene
 from ann.inference.scene import ArrayScene
-from ann.weights import read_model
 from drawing import CLASSES, draw_scene, write_geotiff, write_training_directory
 from drawn_scenes import join_blocks
+from maskrcnn.model_file import read_model
 from ray_nodes import RAY_NODE
 
 pytest.importorskip("ray")

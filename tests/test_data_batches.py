@@ -10,18 +10,17 @@ import numpy as np
 import pytest
 
 from ann.data.readers.formats import open_dataset
-from ann.data.samples.batches import (
-    LEFT_OUT_PLACES,
-    TrainingBatches,
-    ValidationBatches,
-    join_boxes,
-    most_instances,
-    suggest_max_instances,
-)
+from ann.data.samples.batches import TrainingBatches, ValidationBatches
 from ann.data.samples.order import VisitOrder
 from ann.data.samples.prefetch import Prefetcher
 from ann.data.samples.resize import expand_mini_mask
 from ann.data.samples.samples import SampleSettings
+from ann.data.targets.instances import (
+    LEFT_OUT_PLACES,
+    join_boxes,
+    most_instances,
+    suggest_max_instances,
+)
 from ann.errors import DatasetError
 from labelled_files import noise, rectangle, write_raster, write_scene
 from maskrcnn.config import MaskRCNNConfig

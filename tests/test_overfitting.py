@@ -8,16 +8,18 @@ import pytest
 from ann.data.readers.formats import open_dataset
 from ann.data.samples.batches import ValidationBatches
 from ann.data.samples.samples import SampleSettings
-from ann.training import preparation
-from ann.training.job import Silence
+from ann.training.image_size import ImageSize
+from ann.training.job import Job, Silence
 from ann.training.loop import run_epochs
 from ann.training.settings import TrainingSettings
 from drawing import CLASSES, draw_scene, write_training_directory
 from maskrcnn.network.inference import Detector
 from maskrcnn.network.model import build_network
-from maskrcnn.network.training import TrainingNetwork, anchor_count
+from maskrcnn.network.training import TrainingNetwork
+from maskrcnn.preparation import describe_model, make_feed
 from maskrcnn.scores.average_precision import score
 from maskrcnn.scores.windows import detect_windows
+from maskrcnn.task import TASK
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 SIDE = 64  # pixels
@@ -35,8 +37,8 @@ def dataset(tmp_path_factory):
 
 def test_four_images_are_learnt_by_heart(dataset, tmp_path):
     keras.utils.set_random_seed(0)
-    size = preparation.ImageSize(SIDE, SIDE, False)
-    config = preparation.describe_model(
+    size = ImageSize(SIDE, SIDE, False)
+    config = describe_model(
         dataset,
         size,
         backbone="resnet18",
@@ -56,8 +58,10 @@ def test_four_images_are_learnt_by_heart(dataset, tmp_path):
         augment=False,
     )
     network = build_network(config)
-    feed = preparation.make_feed(dataset, config, size, settings, anchor_count(config))
-    run_epochs(TrainingNetwork(network), config, feed, settings, Silence())
+    feed = make_feed(
+        Job(task=TASK, dataset=dataset, config=config, size=size, settings=settings), slice(None)
+    )
+    run_epochs(TASK, TrainingNetwork(network), config, feed, settings, Silence())
     windows = ValidationBatches(dataset.images, config, SampleSettings(augment=False, zoom=False))
     scores = score(detect_windows(Detector(network), windows), CLASSES)
     assert scores.truth.sum() >= 8

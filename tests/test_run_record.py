@@ -13,14 +13,16 @@ import pytest
 
 from ann.data.readers.formats import open_dataset
 from ann.evaluation.event_file import EventFile
+from ann.evaluation.pictures import stretch
 from ann.training import log
+from ann.training.image_size import ImageSize
 from ann.training.job import Job
-from ann.training.preparation import ImageSize
-from ann.training.record import RunRecord, describe_scores
+from ann.training.record import RunRecord
 from ann.training.settings import TrainingSettings
 from labelled_files import noise, rectangle, write_raster, write_scene
 from maskrcnn.config import MaskRCNNConfig
-from maskrcnn.scores.pictures import stretch
+from maskrcnn.scores.scorer import DetectionScorer
+from maskrcnn.task import TASK
 
 CLASSES = ("house", "<b>tree</b>")
 FILE_CLASSES = ("house", "tree")
@@ -62,6 +64,7 @@ def make_job(dataset, logs, **changes):
         max_detections=5,
     )
     values = {
+        "task": TASK,
         "dataset": data,
         "config": config,
         "size": ImageSize(0, 64, False),
@@ -107,7 +110,7 @@ def read_page(job):
 
 def test_the_report_of_a_run_stands_alone_and_names_everything(dataset, tmp_path):
     job = make_job(dataset, tmp_path)
-    record = RunRecord(job, detector, {"Devices": "one <CPU>"})
+    record = RunRecord(job, DetectionScorer(job, detector), {"Devices": "one <CPU>"})
     row = run_epoch(record, job, 1)
     assert row["mask_AP50"] == pytest.approx(1) and row["scoring_seconds"] > 0
     page, words = read_page(job)
@@ -122,32 +125,31 @@ def test_the_report_of_a_run_stands_alone_and_names_everything(dataset, tmp_path
 
 def test_a_resumed_run_goes_on_in_the_same_files(dataset, tmp_path):
     job = make_job(dataset, tmp_path)
-    first = RunRecord(job, detector, {})
+    first = RunRecord(job, DetectionScorer(job, detector), {})
     run_epoch(first, job, 1)
     run_epoch(first, job, 2)
     resumed = replace(job, epoch=1)
-    run_epoch(RunRecord(resumed, detector, {}), resumed, 2)
+    run_epoch(RunRecord(resumed, DetectionScorer(resumed, detector), {}), resumed, 2)
     assert "After epoch 2 of 3" in read_page(job)[1]
     assert len(list(job.settings.events_path.iterdir())) == 2
-    run_epoch(RunRecord(job, detector, {}), job, 1)
+    run_epoch(RunRecord(job, DetectionScorer(job, detector), {}), job, 1)
     assert len(list(job.settings.events_path.iterdir())) == 1  # a run that begins anew
 
 
 def test_images_left_out_are_scored_as_a_whole(dataset, tmp_path):
     job = make_job(dataset, tmp_path)
-    record = RunRecord(job, detector, {})
+    record = RunRecord(job, DetectionScorer(job, detector), {})
     run_epoch(record, job, 1)
-    scores = record.test("mask_rcnn_test_best.h5")
-    assert scores.truth.tolist() == [1, 1]
-    assert scores.average_precision("mask", 0.5, "house") == pytest.approx(1)
-    assert scores.average_precision("mask", 0.5, "<b>tree</b>") == 0
+    outcome = record.test("mask_rcnn_test_best.h5")
     content = json.loads(job.settings.test_path.read_text())
     assert content["images"] == ["s4/s4.png"]
     assert content["all"]["mask_AP50"] == pytest.approx(0.5)
+    assert content["classes"]["house"]["objects"] == 1
+    assert content["classes"]["house"]["mask_AP50"] == pytest.approx(1)
     assert content["classes"]["<b>tree</b>"] == {"objects": 1} | dict.fromkeys(
         [f"{kind}_{name}" for kind in ("box", "mask") for name in ("AP", "AP50", "AP75", "AR")], 0.0
     )
-    assert "AP50 0.500" in describe_scores(scores)
+    assert "AP50 0.500" in outcome.text
     words = read_page(job)[1]
     assert "Test: images that were left out" in words and "s4/s4.png" in words
 
@@ -155,7 +157,7 @@ def test_images_left_out_are_scored_as_a_whole(dataset, tmp_path):
 def test_without_validation_images_there_is_a_report_without_scores(dataset, tmp_path):
     data, _ = dataset
     job = make_job((replace(data, validation=()), ()), tmp_path)
-    record = RunRecord(job, detector, {})
+    record = RunRecord(job, DetectionScorer(job, detector), {})
     assert record.score() == {}
     row = {"epoch": 1, "stage": "all", "learning_rate": 1e-4, "seconds": 3.0, "loss": 1.0, "a_loss": 1.0}
     log.write_row(job.settings.table_path, row)
@@ -213,7 +215,7 @@ def test_multi_band_scenes_have_pictures(tmp_path):
     )
     job = make_job((data, ()), tmp_path / "logs", config=config)
     job.settings.logs.mkdir()
-    run_epoch(RunRecord(job, detector, {}), job, 1)
+    run_epoch(RunRecord(job, DetectionScorer(job, detector), {}), job, 1)
     page, words = read_page(job)
     assert page.tags.count("img") == 3 + 1 + 2
     assert "1 object, 0 missed; 1 detection, 0 wrong" in words

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import rasterio
 
-from ann.weights import read_model
 from drawing import CLASSES, draw_scene, write_geotiff
+from maskrcnn.model_file import read_model
 
 pytestmark = pytest.mark.usefixtures("installed")
 SMALL = {

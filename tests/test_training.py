@@ -15,16 +15,21 @@ from ann.data.split import split_dataset
 from ann.devices.available import check_device_count, list_devices
 from ann.errors import AnnError, DatasetError, DeviceError
 from ann.training import log, loop, memory, preparation, state
+from ann.training.image_size import ImageSize
+from ann.training.job import Job
 from ann.training.loop import run_epochs
 from ann.training.precision import cpu_has_bfloat16, use_precision
 from ann.training.schedule import TimeBudget, choose_stage, learning_rate_share, plan_stages
 from ann.training.settings import TrainingSettings
-from ann.weights import load_weights, read_model
+from ann.weights import load_weights
 from drawing import CLASSES, draw_scene, write_training_directory
 from maskrcnn.config import MaskRCNNConfig
+from maskrcnn.model_file import read_model
 from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.model import build_network
-from maskrcnn.network.training import TrainingNetwork, anchor_count
+from maskrcnn.network.training import TrainingNetwork
+from maskrcnn.preparation import make_feed
+from maskrcnn.task import TASK
 from model_files import weights_of
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
@@ -91,11 +96,13 @@ def run(dataset, logs, *, first_epoch=1, initial=None, reporter=None, score=None
     network = build_network(config)
     if initial:
         load_weights(legacy_layout(network), read_model(initial))
-    size = preparation.ImageSize(64, 64, False)
-    feed = preparation.make_feed(dataset, config, size, settings, anchor_count(config))
+    size = ImageSize(64, 64, False)
+    feed = make_feed(
+        Job(task=TASK, dataset=dataset, config=config, size=size, settings=settings), slice(None)
+    )
     model = TrainingNetwork(network)
     result = run_epochs(
-        model, config, feed, settings, reporter or Quiet(), first_epoch=first_epoch, score=score
+        TASK, model, config, feed, settings, reporter or Quiet(), first_epoch=first_epoch, score=score
     )
     return result, settings
 
@@ -226,12 +233,14 @@ def test_only_the_last_stage_is_ended_early(dataset, tmp_path):
 def test_losses_are_those_of_the_epoch_and_of_validation_each_by_itself(dataset, tmp_path):
     """Keras below 3.15 goes on with its means over all batches, those of validation too."""
     keras.utils.set_random_seed(1)
-    config, size = small_config(), preparation.ImageSize(64, 64, False)
+    config, size = small_config(), ImageSize(64, 64, False)
     settings = TrainingSettings(
         name="test", logs=tmp_path, steps_per_epoch=2, epochs=2, validation_steps=1, learning_rate=1e-12
     )
     model = TrainingNetwork(build_network(config))
-    feed = preparation.make_feed(dataset, config, size, settings, anchor_count(config))
+    feed = make_feed(
+        Job(task=TASK, dataset=dataset, config=config, size=size, settings=settings), slice(None)
+    )
 
     def loss_of(batch):
         return float(sum(model.loss_values(model(batch)).values()))
@@ -239,7 +248,7 @@ def test_losses_are_those_of_the_epoch_and_of_validation_each_by_itself(dataset,
     expected = [loss_of(feed.training_batch(step)) for step in range(4)]
     validation = loss_of(feed.validation_batch(0))
     assert abs(validation - np.mean(expected)) > 0.01  # else nothing could be told apart
-    run_epochs(model, config, feed, settings, Quiet())
+    run_epochs(TASK, model, config, feed, settings, Quiet())
     first, second = log.read_rows(settings.table_path)
     assert float(first["loss"]) == pytest.approx(np.mean(expected[:2]), rel=1e-3)
     assert float(second["loss"]) == pytest.approx(np.mean(expected[2:]), rel=1e-3)
@@ -268,10 +277,10 @@ def test_without_scores_the_best_epoch_has_the_lowest_validation_loss(tmp_path):
     table = tmp_path / "log.csv"
     for epoch, loss in ((1, 3.0), (2, 1.0), (3, 2.0)):
         log.write_row(table, {"epoch": epoch, "loss": 9.0 - epoch, "val_loss": loss})
-    assert log.best_epoch(table) == 2
+    assert log.best_epoch(table, "mask_AP") == 2
     for epoch, score in ((4, 0.0), (5, 0.3), (6, 0.3), (7, float("nan"))):
         log.write_row(table, {"epoch": epoch, "loss": 1.0, "val_loss": 2.0 + (epoch == 5), "mask_AP": score})
-    assert log.best_epoch(table) == 6
+    assert log.best_epoch(table, "mask_AP") == 6
 
 
 def test_a_step_that_takes_too_much_memory_is_recognised():
@@ -291,9 +300,11 @@ def test_in_bfloat16_weights_and_losses_stay_float32(dataset, tmp_path):
     assert {variable.dtype for variable in network.trainable_variables} == {"float32"}
     assert keras.config.dtype_policy().name == "float32"
     settings = TrainingSettings(name="test", logs=tmp_path)
-    size = preparation.ImageSize(64, 64, False)
+    size = ImageSize(64, 64, False)
     config = small_config()
-    feed = preparation.make_feed(dataset, config, size, settings, anchor_count(config))
+    feed = make_feed(
+        Job(task=TASK, dataset=dataset, config=config, size=size, settings=settings), slice(None)
+    )
     losses = TrainingNetwork(network)(feed.training_batch(0), training=True)
     assert {keras.backend.standardize_dtype(total.dtype) for total, _ in losses.values()} == {"float32"}
     assert all(np.isfinite(float(total)) for total, _ in losses.values())
@@ -321,11 +332,13 @@ def test_rows_of_an_epoch_that_is_trained_again_are_replaced(tmp_path):
 
 
 def test_noise_and_samples_do_not_depend_on_the_batch_size(dataset, tmp_path):
-    config, size = small_config(), preparation.ImageSize(64, 64, False)
+    config, size = small_config(), ImageSize(64, 64, False)
 
     def rows(batch_size, steps):
         settings = TrainingSettings(name="test", logs=tmp_path, images_per_device=batch_size)
-        feed = preparation.make_feed(dataset, config, size, settings, anchor_count(config))
+        feed = make_feed(
+            Job(task=TASK, dataset=dataset, config=config, size=size, settings=settings), slice(None)
+        )
         batches = [feed.training_batch(step) for step in range(steps)]
         return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
@@ -339,12 +352,12 @@ def test_noise_and_samples_do_not_depend_on_the_batch_size(dataset, tmp_path):
 )
 def test_sides_that_the_network_cannot_take_are_refused(low, high, text):
     with pytest.raises(AnnError, match=text):
-        preparation.ImageSize(low, high, False)
+        ImageSize(low, high, False)
 
 
 def test_without_resizing_images_must_have_sides_that_the_network_takes(dataset):
     with pytest.raises(DatasetError, match="96 x 96"):
-        preparation.network_input_shape(dataset.images, preparation.ImageSize(64, 64, True))
+        preparation.network_input_shape(dataset.images, ImageSize(64, 64, True))
 
 
 def square_objects(*sides, image_side=1024):
@@ -398,7 +411,7 @@ def test_regions_to_ignore_do_not_move_the_anchors():
 
 def test_more_objects_than_places_are_told_at_the_start():
     dataset = Dataset(classes=("tree",), images=(square_objects(*[8] * 50),))
-    size = preparation.ImageSize(64, 64, False)
+    size = ImageSize(64, 64, False)
     places = small_config(max_instances=40)
     text = preparation.summarise(dataset, places, size)
     assert "Up to 50 instances are in view at a time, but 40 at most" in text

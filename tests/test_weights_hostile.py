@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 import fuzz_weights
 from ann.errors import ModelFileError
-from ann.weights import description, inspection, load_weights, model_file, read_model, save_model
+from ann.weights import description, inspection, load_weights, model_file, save_model
+from maskrcnn.model_file import read_model
 from model_files import Variable, small_config, small_network, values_of, write_legacy
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.h5"))

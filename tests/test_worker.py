@@ -14,12 +14,13 @@ from ann.data.split import split_dataset
 from ann.devices.place import Place
 from ann.errors import DeviceError
 from ann.packages import install_hint, missing_packages
+from ann.training.image_size import ImageSize
 from ann.training.job import Job
-from ann.training.preparation import ImageSize
 from ann.training.settings import TrainingSettings
-from ann.weights import read_model
 from drawing import CLASSES, draw_scene, write_training_directory
 from maskrcnn.config import MaskRCNNConfig
+from maskrcnn.model_file import read_model
+from maskrcnn.task import TASK
 
 CONFIG = MaskRCNNConfig(classes=CLASSES, backbone="resnet18", image_shape=(64, 64), max_instances=10)
 
@@ -35,6 +36,7 @@ def dataset(tmp_path_factory):
 
 def test_a_job_that_was_pickled_gives_the_same_samples(dataset, tmp_path, tiny_model):
     job = Job(
+        task=TASK,
         dataset=dataset,
         config=CONFIG,
         size=ImageSize(64, 64, False),

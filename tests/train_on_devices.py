@@ -18,13 +18,14 @@ from pathlib import Path
 from ann.data.readers.formats import open_dataset
 from ann.data.split import split_dataset
 from ann.devices.place import Place
+from ann.training.image_size import ImageSize
 from ann.training.job import Job
-from ann.training.preparation import ImageSize
 from ann.training.settings import TrainingSettings
 from ann.training.worker import train, train_worker
-from ann.weights import read_model
 from drawing import CLASSES
 from maskrcnn.config import MaskRCNNConfig
+from maskrcnn.model_file import read_model
+from maskrcnn.task import TASK
 from quick_graphs import skip_graph_optimisation
 
 CONFIG = MaskRCNNConfig(
@@ -68,7 +69,7 @@ def make_job(images, logs, name, **changes):
         name=name, logs=Path(logs), epochs=1, steps_per_epoch=10, validation_steps=2, workers=1
     )
     settings = replace(settings, **changes)
-    job = Job(dataset=dataset, config=CONFIG, size=ImageSize(64, 64, False), settings=settings)
+    job = Job(task=TASK, dataset=dataset, config=CONFIG, size=ImageSize(64, 64, False), settings=settings)
     if settings.state_path.exists():
         state = read_model(settings.state_path)
         return replace(job, initial=state, epoch=int(state.extra["epoch"]))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ann.evaluation.report import ScoreParts, Section
     from ann.training.job import Job
     from ann.training.model import TrainingModel
+    from ann.weights.kind import ModelKind
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Scorer(Protocol):
 class Task:
     """A network as this library deals with it. A task can be pickled: its members are functions of modules.
 
-    name: as in model files, see `config.MODULES`; title: for people.
+    kind: of its model files; title: for people.
     prefix: names of model files begin with it.
     counted: what the data's numbers of each class are, for people.
     ranking: the column by whose highest value the best epoch is chosen; main_scores: columns that are told.
@@ -76,7 +77,7 @@ class Task:
     make_scorer: of a job, for the network that is trained.
     """
 
-    name: str
+    kind: ModelKind
     title: str
     prefix: str
     counted: str
@@ -89,3 +90,8 @@ class Task:
     training_model: Callable[[keras.Model, ModelConfig], tuple[type[TrainingModel], tuple]]
     make_feed: Callable[[Job, slice], Feed]
     make_scorer: Callable[[Job, keras.Model], Scorer]
+
+    @property
+    def name(self) -> str:
+        """The network's name, a key of `config.MODULES`."""
+        return self.kind.config.network

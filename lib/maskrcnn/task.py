@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ann.training.job import Job
-
 from ann.task import Feed, Scorer, Task
+from ann.training.job import Job
 from maskrcnn.config import MaskRCNNConfig
+from maskrcnn.model_file import KIND
 
 
 def _build_network(config: MaskRCNNConfig):
@@ -50,7 +50,7 @@ def _make_scorer(job: Job, network) -> Scorer:
 
 
 TASK = Task(
-    name=MaskRCNNConfig.network,
+    kind=KIND,
     title="Mask R-CNN",
     prefix="mask_rcnn",
     counted="labelled objects",

@@ -44,9 +44,9 @@ class UNetConfig(ModelConfig):
         return PLAIN_STRIDES.get(self.backbone, BACKBONE_STRIDE)
 
     @property
-    def encoder(self) -> str | None:
-        """The name of the backbone, None for the plain networks."""
-        return None if self.backbone in PLAIN_STRIDES else self.backbone.removeprefix("unet_")
+    def backbone_name(self) -> str:
+        """The backbone of the encoder; of the plain networks, which have none, the architecture."""
+        return self.backbone if self.backbone in PLAIN_STRIDES else self.backbone.removeprefix("unet_")
 
     @property
     def output_count(self) -> int:

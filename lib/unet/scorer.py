@@ -10,6 +10,7 @@ import numpy as np
 from ann.data.outlines.class_raster import UNKNOWN
 from ann.data.samples.batches import ValidationBatches
 from ann.data.samples.prefetch import Prefetcher
+from ann.data.targets.cells import CELLS, example_raster
 from ann.evaluation import charts
 from ann.evaluation.pictures import COLOURS, IGNORED, jpeg, resize, shown_pixels
 from ann.evaluation.report import Figure, Row, ScoreParts, Section, Table, count, number
@@ -18,8 +19,8 @@ from ann.inference.labelled_scene import LabelledScene
 from ann.inference.tile_rows import Here
 from ann.task import TestOutcome
 from ann.training.job import Job
+from ann.training.preparation import validation_batches
 from unet.classes import class_of_probabilities
-from unet.samples import validation_batches
 from unet.scores import SLACK, CellScores, add_up, count_cells
 
 PICTURES = 6
@@ -44,7 +45,7 @@ class CellScorer:
 
     def __init__(self, job: Job, network: Network, settings: CellSettings):
         self._job, self._network, self._settings = job, network, settings
-        self._windows: ValidationBatches | None = validation_batches(job)
+        self._windows: ValidationBatches | None = validation_batches(job, job.config, CELLS)
         self._scores: CellScores | None = None
         self._figures: tuple[Figure, ...] = ()
 
@@ -98,7 +99,7 @@ class CellScorer:
             part = Part(row=0, column=0, height=image.height, width=image.width)
             rows = predict_cells(LabelledScene(image), part, workers, self._settings)
             predicted = np.concatenate([class_of_probabilities(one.values) for one in rows])
-            counts.append(count_cells(image.read(None).class_raster, predicted, len(classes)))
+            counts.append(count_cells(example_raster(image.read(None)), predicted, len(classes)))
         scores = CellScores(classes, add_up(counts, len(classes)))
         content = {
             "all": _known(scores.columns()),

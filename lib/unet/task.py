@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from ann.training.job import Job
-
 from ann.task import Feed, Scorer, Task
+from ann.training.job import Job
 from unet.config import UNetConfig
+from unet.model_file import KIND
 
 STAGES = {"heads": r"^(up|join|decoder|logits)", "4+": r"^(up|join|decoder|logits|res4|bn4)", "all": r""}
 
@@ -58,7 +58,7 @@ def _make_scorer(job: Job, network) -> Scorer:
 
 
 TASK = Task(
-    name=UNetConfig.network,
+    kind=KIND,
     title="U-Net",
     prefix="unet",
     counted="labelled cells",

@@ -12,9 +12,9 @@ import keras
 import numpy as np
 
 from ann.backbones.resnet import BLOCKS, EPSILON
+from ann.config import ModelConfig
 from ann.errors import AnnError
 from ann.weights.loading import adapt_stem, stem_note
-from maskrcnn.network.model import MaskRCNN
 
 APPLICATIONS = {"resnet50": "ResNet50", "resnet101": "ResNet101"}
 DEVIATION = (58.4, 57.1, 57.4)  # of ImageNet's red, green and blue bytes
@@ -40,21 +40,20 @@ def fetch(backbone: str) -> keras.Model:
         ) from error
 
 
-def transfer(source: keras.Model, network: MaskRCNN) -> str:
-    """Give the network's backbone the weights of Keras' one; returns a sentence for the user.
+def transfer(source: keras.Model, backbone: keras.Model, config: ModelConfig) -> str:
+    """Give a network's backbone the weights of Keras' one; returns a sentence for the user.
 
     Our input is standardised band by band, so the first kernel is multiplied by the deviation of ImageNet's
     bands: whatever the type of the images, the layers see values as they did in ImageNet. Bands are taken
     to be red, green and blue; for another number see `adapt_stem`.
     """
-    backbone = network.backbone
     kernel, bias = source.get_layer("conv1_conv").get_weights()
     kernel = kernel[:, :, ::-1] * np.array(DEVIATION, np.float32)[:, None]
-    bands = network.config.bands
+    bands = config.bands
     note = "" if bands == kernel.shape[2] else f". {stem_note(kernel.shape[2], bands)}"
     backbone.get_layer("conv1").set_weights([adapt_stem(kernel, bands), bias])
     _copy_normalisation(source.get_layer("conv1_bn"), backbone.get_layer("bn_conv1"))
-    for ours, theirs in _blocks(network.config.backbone):
+    for ours, theirs in _blocks(config.backbone_name):
         for branch, place in (("branch1", 0), ("branch2a", 1), ("branch2b", 2), ("branch2c", 3)):
             if place == 0 and not ours.endswith("a"):
                 continue  # only the first block of a stage projects its shortcut

@@ -176,14 +176,14 @@ def epoch_to_resume(job: Job, state_before: tuple[int, int] | None) -> int:
     path = job.settings.state_path
     if stamp(path) == state_before:
         return job.epoch
-    return int(read_model(path).extra["epoch"])
+    return int(read_model(path, job.task.kind).extra["epoch"])
 
 
 def resumed(job: Job, epoch: int) -> Job:
     """The job as it goes on after an epoch."""
     if epoch == job.epoch:
         return job
-    initial = read_model(job.settings.state_path)
+    initial = read_model(job.settings.state_path, job.task.kind)
     return replace(job, initial=initial, skip_heads=False, imagenet=False, epoch=epoch)
 
 

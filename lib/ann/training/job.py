@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from ann.config import ModelConfig
 from ann.data.dataset import Dataset, LabelledImage
-from ann.training.preparation import ImageSize
+from ann.task import Task
+from ann.training.image_size import ImageSize
 from ann.training.settings import TrainingSettings
 from ann.weights import ModelFile
-from maskrcnn.config import MaskRCNNConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +24,9 @@ class Job:
     final model is tested on; `options`: what the user asked for, for the report.
     """
 
+    task: Task
     dataset: Dataset
-    config: MaskRCNNConfig
+    config: ModelConfig
     size: ImageSize
     settings: TrainingSettings
     initial: ModelFile | None = None

@@ -10,24 +10,21 @@ from dataclasses import dataclass, replace
 
 import keras
 
+from ann.config import ModelConfig
 from ann.data.samples.prefetch import Prefetcher
 from ann.errors import AnnError
+from ann.task import Feed, Task
 from ann.training import log, memory, state
 from ann.training.job import Reporter
-from ann.training.preparation import Feed
+from ann.training.model import TrainingModel
 from ann.training.replicas import Devices
 from ann.training.schedule import Stage, TimeBudget, choose_stage, learning_rate_share, plan_stages
 from ann.training.settings import TrainingSettings
 from ann.weights import save_model
-from maskrcnn.config import MaskRCNNConfig
-from maskrcnn.network.layout import legacy_layout
-from maskrcnn.network.stages import set_trainable
-from maskrcnn.network.training import TrainingNetwork
 
 WEIGHT_DECAY = 1e-4
 GRADIENT_NORM = 5.0  # gradients are scaled down to this global norm
 MESSAGE_SECONDS = 60  # between two messages within an epoch
-MAIN_SCORES = ("box_AP", "mask_AP", "mask_AP50")  # that are told
 ONE_DEVICE = Devices()
 ESTIMATE_STEPS = 5  # of the first epoch, after which the time of the run is estimated
 
@@ -46,8 +43,9 @@ class TrainingResult:
 class Run:
     """What all epochs of a run share. `score`, `record`: see `run_epochs`."""
 
-    model: TrainingNetwork
-    config: MaskRCNNConfig
+    task: Task
+    model: TrainingModel
+    config: ModelConfig
     feed: Feed
     settings: TrainingSettings
     reporter: Reporter
@@ -62,8 +60,9 @@ class Run:
 
 
 def run_epochs(
-    model: TrainingNetwork,
-    config: MaskRCNNConfig,
+    task: Task,
+    model: TrainingModel,
+    config: ModelConfig,
     feed: Feed,
     settings: TrainingSettings,
     reporter: Reporter,
@@ -82,7 +81,7 @@ def run_epochs(
         feed: batches by number, counted from 0 over the whole run for training; called from several threads.
         first_epoch: above 1, the run goes on from the state saved after the epoch before.
         score: scores of the network as it is, called after each epoch; they become columns of its row. The
-            best model is the one with the highest `mask_AP`, without scores the one with the lowest loss.
+            best model is the one that ranks highest by `task.ranking`, without scores by the lowest loss.
         record: called with the row of each epoch when it is in the table.
         devices: those that `model` is trained on; of several processes only the first writes and scores.
 
@@ -92,11 +91,11 @@ def run_epochs(
     stages = plan_stages(settings.epochs, staged=settings.staged)
     before, taken, budget = None, 0, TimeBudget(seconds=60 * settings.minutes)
     if first_epoch > 1:
-        progress = state.read_progress(settings.state_path)
+        progress = state.read_progress(settings.state_path, task.kind)
         before = stage_before(stages, progress)
         taken = progress.batches if progress.batches >= 0 else progress.epoch * settings.steps_per_epoch
         budget = TimeBudget.resume(settings.minutes, progress.seconds, before)
-    run = Run(model, config, feed, settings, reporter, devices, score, record, budget)
+    run = Run(task, model, config, feed, settings, reporter, devices, score, record, budget)
     last_epoch = first_epoch - 1
     ended_early = ""
     try:
@@ -106,7 +105,7 @@ def run_epochs(
             if ended_early:
                 break
     except KeyboardInterrupt:
-        return TrainingResult(last_epoch, log.best_epoch(settings.table_path), interrupted=True)
+        return TrainingResult(last_epoch, log.best_epoch(settings.table_path, task.ranking), interrupted=True)
     except Exception as error:
         if memory.is_exhausted(error):
             raise AnnError(
@@ -114,7 +113,7 @@ def run_epochs(
                 "images_max_dim or rois_per_image, set mini_mask_size=56,56, or choose a smaller backbone"
             ) from error
         raise
-    return TrainingResult(last_epoch, log.best_epoch(settings.table_path), False, ended_early)
+    return TrainingResult(last_epoch, log.best_epoch(settings.table_path, task.ranking), False, ended_early)
 
 
 def stage_before(stages: Sequence[Stage], progress: state.Progress) -> Stage:
@@ -148,13 +147,13 @@ def train_epochs(
 
 def begin_stage(run: Run, stage: Stage, *, resumed: bool) -> None:
     """Set which layers are trained, and compile the step with a new or the saved optimiser."""
-    set_trainable(run.model.network, stage.layers, run.settings.train_batch_norm)
+    run.task.set_trainable(run.model.network, stage.layers, run.settings.train_batch_norm)
     optimizer = make_optimizer(run.settings)
     # XLA trains slower than TensorFlow's own graphs on a CPU; JAX is always compiled, torch never
     run.model.compile(optimizer=optimizer, jit_compile=keras.backend.backend() == "jax")
     optimizer.build(run.model.trainable_variables)
     if resumed:
-        state.restore_optimizer(run.settings.state_path, optimizer)
+        state.restore_optimizer(run.settings.state_path, run.task.kind, optimizer)
 
 
 def train_epoch(
@@ -215,7 +214,7 @@ def train_epoch(
             seconds=run.budget.seconds_used(),
         )
         keep_epoch(run, progress, row | losses | scores)
-    main = losses | {name: scores[name] for name in MAIN_SCORES if name in scores}
+    main = losses | {name: scores[name] for name in run.task.main_scores if name in scores}
     details = ", ".join(f"{name} {value:.3f}" for name, value in main.items())
     reporter.message(
         f"Epoch {epoch}/{settings.epochs} ({stage.layers}): {details}; {pace}. "
@@ -254,13 +253,13 @@ def losses_of_batch(model: keras.Model, step: Callable[..., dict], batch: dict) 
 
 def keep_epoch(run: Run, progress: state.Progress, row: dict) -> None:
     """Write model, state, table row and curve of an epoch, and the model once more if it is the best."""
-    settings, layout, epoch = run.settings, legacy_layout(run.model.network), progress.epoch
+    settings, layout, epoch = run.settings, run.task.layout(run.model.network), progress.epoch
     # what is no number, like the score of a class without objects, stays empty
     row = {name: value for name, value in row.items() if isinstance(value, str) or math.isfinite(value)}
     save_model(settings.model_path(epoch), layout, run.config, extra=row)
     state.save_state(settings.state_path, layout, run.config, run.model.optimizer, progress)
     log.write_row(settings.table_path, row)
-    if log.best_epoch(settings.table_path) == epoch:
+    if log.best_epoch(settings.table_path, run.task.ranking) == epoch:
         save_model(settings.best_path, layout, run.config, extra=row)
     log.draw_curve(settings.table_path, settings.curve_path)
     if run.record:
@@ -279,7 +278,9 @@ def reason_to_stop(run: Run, stage: Stage, epoch: int) -> str:
     if not settings.patience or not stage.is_last:
         return ""
     # only the first process has the table
-    best = int(run.devices.agree(log.best_epoch(settings.table_path) if run.devices.first else 0))
+    best = int(
+        run.devices.agree(log.best_epoch(settings.table_path, run.task.ranking) if run.devices.first else 0)
+    )
     if max(best, stage.first - 1) + settings.patience <= epoch < settings.epochs:
         return f"no epoch since {best} has been better"
     return ""

@@ -6,140 +6,44 @@ Everything that can be wrong with the input is found here, before Keras is impor
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from ann.data.dataset import Dataset, LabelledImage, count_instances
-from ann.data.samples.augmentation import ZOOM_LIMIT
-from ann.data.samples.batches import (
-    TrainingBatches,
-    ValidationBatches,
-    most_instances,
-    suggest_max_instances,
-)
-from ann.data.samples.resize import legacy_scale
-from ann.data.samples.samples import SampleSettings
+from ann.config import ModelConfig
+from ann.data.dataset import Dataset, count_instances
+from ann.data.samples.batches import TrainingBatches, ValidationBatches
+from ann.data.samples.samples import LabelKind, SampleSettings
 from ann.data.samples.scaling import band_statistics
-from ann.errors import AnnError, DatasetError
+from ann.errors import AnnError
+from ann.task import Feed
+from ann.training.image_size import ImageSize, network_input_shape
+from ann.training.job import Job
 from ann.training.settings import TrainingSettings
 from ann.weights import ModelFile, read_model
-from maskrcnn.config import SIZE_MULTIPLE, MaskRCNNConfig
-
-ANCHOR_BASES = (8, 16, 32)  # sides of the smallest anchors to choose from, pixels; 32 is the legacy one
-ANCHOR_LEVELS = 5
-SMALL_OBJECT_SHARE = 0.1  # that share of the objects may be smaller than the smallest anchors ...
-LARGE_OBJECT_SHARE = 0.05  # ... and that share larger than the largest
+from ann.weights.kind import ModelKind
 
 
-@dataclass(frozen=True)
-class ImageSize:
-    """How images become the network's input. `fixed`: all have one size, nothing is resized or padded."""
-
-    min_dim: int
-    max_dim: int
-    fixed: bool
-
-    @property
-    def enlarged_to(self) -> int:
-        """Images whose shorter side is below are enlarged to it, pixels; 0: none is."""
-        return 0 if self.fixed else self.min_dim
-
-    @property
-    def zoom(self) -> float:
-        """Samples show their objects at 1 / zoom to zoom times their size."""
-        return 1.0 if self.fixed else ZOOM_LIMIT
-
-    def __post_init__(self):
-        for name, value in (("images_min_dim", self.min_dim), ("images_max_dim", self.max_dim)):
-            if value % SIZE_MULTIPLE:
-                lower = value // SIZE_MULTIPLE * SIZE_MULTIPLE
-                raise AnnError(
-                    f"{name}={value} is not a multiple of {SIZE_MULTIPLE}. "
-                    f"Use {lower or SIZE_MULTIPLE} or {lower + SIZE_MULTIPLE}"
-                )
-        if self.min_dim > self.max_dim:
-            raise AnnError(
-                f"images_min_dim={self.min_dim} is larger than images_max_dim={self.max_dim}. "
-                "Lower the one or raise the other"
-            )
-
-
-def network_input_shape(images: tuple[LabelledImage, ...], size: ImageSize) -> tuple[int, int]:
-    """(height, width) of the network's input, pixels.
+def shared_values(dataset: Dataset, size: ImageSize, backbone: str) -> dict:
+    """What a model's description has from the images, whatever the network, but for the scaling of bands.
 
     Raises:
-        DatasetError: with `size.fixed`, images of different sizes or of sides the network can't take.
-    """
-    if not size.fixed:
-        return (size.max_dim, size.max_dim)
-    first = images[0]
-    for image in images:
-        if (image.height, image.width) != (first.height, first.width):
-            raise DatasetError(
-                f"The flag -n needs images of one size, but {first.path} has {first.height} x {first.width} "
-                f"pixels and {image.path} has {image.height} x {image.width}. Leave the flag out"
-            )
-    if first.height % SIZE_MULTIPLE or first.width % SIZE_MULTIPLE:
-        raise DatasetError(
-            f"The flag -n needs image sides that are multiples of {SIZE_MULTIPLE}, but the images have "
-            f"{first.height} x {first.width} pixels. Leave the flag out"
-        )
-    return (first.height, first.width)
-
-
-def describe_model(
-    dataset: Dataset,
-    size: ImageSize,
-    *,
-    backbone: str,
-    rois_per_image: int,
-    mini_mask_shape: tuple[int, int] | None,
-    initial: ModelFile | None,
-    other_classes: bool,
-) -> MaskRCNNConfig:
-    """The description of the model to train.
-
-    Scaling, anchors and thresholds are those of the initial model, whose weights were learnt with them.
-    From scratch, bands are scaled by the mean and deviation of the images, and the anchors follow the size
-    of the objects.
-
-    Raises:
-        AnnError: the initial model doesn't fit backbone or classes; `other_classes` (flag -e) allows
-            other classes.
+        DatasetError: see `network_input_shape`.
     """
     images = (*dataset.images, *dataset.validation)
     pixel_sizes = [image.pixel_size for image in images if image.pixel_size]
-    image_shape = network_input_shape(images, size)
-    values = {
+    return {
         "classes": dataset.classes,
         "backbone": backbone,
-        "image_shape": image_shape,
+        "image_shape": network_input_shape(images, size),
         "pixel_size": float(np.median(pixel_sizes)) if pixel_sizes else None,
-        "rois_per_image": rois_per_image,
-        "max_instances": suggest_max_instances(images, image_shape, min_dim=size.enlarged_to, zoom=size.zoom),
-        "proposals_training": training_proposals(image_shape),
-        "mini_mask_shape": mini_mask_shape,
     }
-    if initial is None:
-        mean, scale = dataset.band_statistics or band_statistics(dataset.images)
-        scales = anchor_scales(dataset.images, image_shape, size.enlarged_to)
-        return MaskRCNNConfig(**values, band_mean=mean, band_scale=scale, anchor_scales=scales)
-    check_initial_model(initial, dataset, backbone, other_classes)
-    config = _initial_config(initial)
-    if config.bands == images[0].bands:
-        return replace(config, **values)
+
+
+def band_scaling(dataset: Dataset) -> dict:
+    """The scaling of bands that suits the images, as fields of a model's description."""
     mean, scale = dataset.band_statistics or band_statistics(dataset.images)
-    return replace(config, **values, band_mean=mean, band_scale=scale)
-
-
-def _initial_config(initial):
-    """Of a file with a backbone alone, the legacy values with a placeholder for the classes."""
-    if initial.described is None and initial.class_count is None:
-        return MaskRCNNConfig(classes=("object",), backbone=initial.backbone)
-    return initial.config
+    return {"band_mean": mean, "band_scale": scale}
 
 
 def check_initial_model(initial: ModelFile, dataset: Dataset, backbone: str, other_classes: bool) -> None:
@@ -165,69 +69,14 @@ def check_initial_model(initial: ModelFile, dataset: Dataset, backbone: str, oth
         )
 
 
-def training_proposals(image_shape: tuple[int, int]) -> int:
-    """Proposals the heads' regions are sampled from: 2000 from 512 x 512 pixels up, fewer on less ground."""
-    height, width = image_shape
-    return int(np.clip(height * width // 128, 200, MaskRCNNConfig.proposals_training))
-
-
-def anchor_scales(
-    images: Sequence[LabelledImage], image_shape: tuple[int, int], min_dim: int
-) -> tuple[int, ...]:
-    """Sides of the anchors of each pyramid level that suit the objects of the images, pixels.
-
-    All objects but the smallest tenth are at least as large as the smallest anchors, all but the largest
-    twentieth at most as large as the largest; each level is at least twice as large as the one before.
-    Objects count at the size that the network sees: enlarged with images whose shorter side is below
-    `min_dim`, and cut to `image_shape`.
-    """
-    sides = [np.zeros(0)]
-    for image in images:
-        boxes = image.boxes[image.class_ids > 0].astype(float)
-        scale = legacy_scale(image.height, image.width, min_dim, None)
-        lengths = np.minimum((boxes[:, 2:] - boxes[:, :2]) * scale, image_shape)
-        sides.append(np.sqrt(np.prod(lengths, axis=1)))
-    sides = np.concatenate(sides)
-    if not len(sides):
-        return tuple(ANCHOR_BASES[-1] * 2**level for level in range(ANCHOR_LEVELS))
-    small, large = np.quantile(sides, (SMALL_OBJECT_SHARE, 1 - LARGE_OBJECT_SHARE))
-    base = max((base for base in ANCHOR_BASES if base <= small), default=ANCHOR_BASES[0])
-    if base * 2 ** (ANCHOR_LEVELS - 1) < large:
-        base = max(small, base)
-    step = max(2.0, (large / base) ** (1 / (ANCHOR_LEVELS - 1)))
-    return tuple(round(base * step**level) for level in range(ANCHOR_LEVELS))
-
-
-@dataclass(frozen=True)
-class Feed:
-    """Batches for training and validation, by number, as `TrainingNetwork` takes them."""
-
-    training_batch: Callable[[int], dict[str, np.ndarray]]
-    validation_batch: Callable[[int], dict[str, np.ndarray]]
-    validation_steps: int
-
-
 def validation_settings(size: ImageSize) -> SampleSettings:
     """How validation samples are made: nothing is left to chance."""
     return SampleSettings(min_dim=size.enlarged_to, augment=False)
 
 
-def make_feed(
-    dataset: Dataset,
-    config: MaskRCNNConfig,
-    size: ImageSize,
-    settings: TrainingSettings,
-    anchors: int,
-    *,
-    part: slice = slice(None),
-) -> Feed:
-    """Batches of samples and of the noise that decides which anchors and regions are trained on.
-
-    part: the rows of each batch that are wanted, the share of one of several processes.
-
-    The noise of a sample follows from the seed and the sample's number: it is the same however many
-    devices share a batch.
-    """
+def feed_of(job: Job, kind: LabelKind, part: slice) -> Feed:
+    """The batches of a job with labels of one kind; part: the rows of each batch that are wanted."""
+    dataset, settings, size = job.dataset, job.settings, job.size
     samples = SampleSettings(
         min_dim=size.enlarged_to,
         augment=settings.augment,
@@ -235,31 +84,28 @@ def make_feed(
         balance=settings.balance,
     )
     batches = TrainingBatches(
-        dataset.images, config, samples, batch_size=settings.batch_size, seed=settings.seed
+        dataset.images, job.config, samples, batch_size=settings.batch_size, seed=settings.seed, kind=kind
+    )
+    checks = validation_batches(job, job.config, kind)
+    return Feed(
+        lambda step: batches.batch(step, part),
+        lambda number: checks.batch(number, part),
+        len(checks) if checks else 0,
     )
 
-    def with_noise(batch, number, purpose):
-        rows = range(number * settings.batch_size, (number + 1) * settings.batch_size)[part]
-        sources = [np.random.default_rng([settings.seed, purpose, row]) for row in rows]
-        batch["anchor_noise"] = np.stack([source.random(anchors, np.float32) for source in sources])
-        batch["roi_noise"] = np.stack(
-            [source.random(config.roi_candidates, np.float32) for source in sources]
-        )
-        return batch
 
-    if not dataset.validation or not settings.validation_steps:
-        return Feed(lambda step: with_noise(batches.batch(step, part), step, 3), lambda number: {}, 0)
-    checks = ValidationBatches(
-        dataset.validation,
+def validation_batches(job: Job, config: ModelConfig, kind: LabelKind) -> ValidationBatches | None:
+    """The windows that the validation loss and the scores are measured on; None if there are none."""
+    settings = job.settings
+    if not job.dataset.validation or not settings.validation_steps:
+        return None
+    return ValidationBatches(
+        job.dataset.validation,
         config,
-        validation_settings(size),
+        validation_settings(job.size),
         batch_size=settings.batch_size,
         limit=settings.validation_steps,
-    )
-    return Feed(
-        lambda step: with_noise(batches.batch(step, part), step, 3),
-        lambda number: with_noise(checks.batch(number, part), number, 4),
-        len(checks),
+        kind=kind,
     )
 
 
@@ -291,32 +137,25 @@ def prepare_logs(settings: TrainingSettings, *, overwrite: bool, resuming: bool)
         )
 
 
-def epoch_to_resume(settings: TrainingSettings, model_path: Path | None) -> int:
+def epoch_to_resume(settings: TrainingSettings, model_path: Path | None, kind: ModelKind) -> int:
     """The epoch after which an interrupted run goes on, 0 for a new run.
 
     A run goes on if the initial model is the last one that this run saved, and epochs are left.
     """
     if model_path is None or not settings.state_path.exists():
         return 0
-    epoch = int(read_model(settings.state_path).extra.get("epoch", 0))
+    epoch = int(read_model(settings.state_path, kind).extra.get("epoch", 0))
     last = {settings.model_path(epoch).resolve(), settings.state_path.resolve()}
     return epoch if model_path.resolve() in last and epoch < settings.epochs else 0
 
 
-def summarise(dataset: Dataset, config: MaskRCNNConfig, size: ImageSize) -> str:
-    """A few lines about the data: images, instances per class, more instances than the network has places."""
+def summarise(dataset: Dataset, counted: str) -> str:
+    """A few lines about the data: images, and what is counted of each class, e.g. "instances"."""
     lines = [f"{len(dataset.images)} images to train on, {len(dataset.validation)} to validate with"]
     classes = len(dataset.classes)
     parts = [count_instances(part, classes) for part in (dataset.images, dataset.validation)]
     for name, training, validation in zip(dataset.classes, *parts, strict=True):
-        lines.append(f"  {name}: {training} instances to train on, {validation} to validate with")
-    most = most_instances(dataset.images, config.image_shape, min_dim=size.enlarged_to, zoom=size.zoom)
-    if most > config.max_instances:
-        lines.append(
-            f"Up to {most} instances are in view at a time, but {config.max_instances} at most are trained "
-            "on. Of more, the smallest are left out, and the ground where they are is not learnt as "
-            "background. A lower images_max_dim shows fewer at a time"
-        )
+        lines.append(f"  {name}: {training} {counted} to train on, {validation} to validate with")
     return "\n".join(lines)
 
 

@@ -189,7 +189,7 @@ def _interrupt(workers, job, reporter, started):
     paths = {epoch: job.settings.model_path(epoch) for epoch in epochs}
     written = [epoch for epoch, path in paths.items() if path.exists() and path.stat().st_mtime >= started]
     last = max(written, default=job.epoch)
-    return TrainingResult(last, log.best_epoch(job.settings.table_path), interrupted=True)
+    return TrainingResult(last, log.best_epoch(job.settings.table_path, job.task.ranking), interrupted=True)
 
 
 def _end_all(workers, patience):

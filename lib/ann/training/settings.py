@@ -15,9 +15,10 @@ LEARNING_RATE_FACTORS = {"none": lambda n: 1.0, "sqrt": math.sqrt, "linear": flo
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """Settings of a run that the network itself does not depend on (those are in `MaskRCNNConfig`)."""
+    """Settings of a run that the network itself does not depend on (those are in its config)."""
 
-    name: str  # models are saved as mask_rcnn_<name>_<epoch>.h5
+    name: str  # models are saved as <prefix>_<name>_<epoch>.h5
+    prefix: str = "mask_rcnn"
     logs: Path
     epochs: int = 200
     steps_per_epoch: int = 3000  # optimiser steps
@@ -48,11 +49,11 @@ class TrainingSettings:
 
     def model_path(self, epoch: int) -> Path:
         """Model file of an epoch, counted from 1."""
-        return self.logs / f"mask_rcnn_{self.name}_{epoch}.h5"
+        return self.logs / f"{self.prefix}_{self.name}_{epoch}.h5"
 
     def files_found(self) -> list[Path]:
         """What is there already under the names that a run would write to, sorted; of no other name."""
-        model = re.compile(rf"mask_rcnn_{re.escape(self.name)}_[0-9]+\.h5")
+        model = re.compile(rf"{re.escape(self.prefix)}_{re.escape(self.name)}_[0-9]+\.h5")
         listed = self.logs.iterdir() if self.logs.is_dir() else ()
         found = [path for path in listed if model.fullmatch(path.name)]
         others = (
@@ -71,12 +72,12 @@ class TrainingSettings:
     @property
     def best_path(self) -> Path:
         """Model file of the best epoch so far."""
-        return self.logs / f"mask_rcnn_{self.name}_best.h5"
+        return self.logs / f"{self.prefix}_{self.name}_best.h5"
 
     @property
     def state_path(self) -> Path:
         """File with what, beside the model of the last epoch, a resumed run needs."""
-        return self.logs / f"mask_rcnn_{self.name}.state.h5"
+        return self.logs / f"{self.prefix}_{self.name}.state.h5"
 
     @property
     def table_path(self) -> Path:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import keras
 
+from ann.config import ModelConfig
 from ann.errors import ModelFileError
 from ann.weights import read_model, read_training_state, save_model
-from maskrcnn.config import MaskRCNNConfig
+from ann.weights.kind import ModelKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class Progress:
 def save_state(
     path: Path,
     layout: list,
-    config: MaskRCNNConfig,
+    config: ModelConfig,
     optimizer: keras.optimizers.Optimizer,
     progress: Progress,
 ) -> None:
@@ -46,20 +47,20 @@ def save_state(
     save_model(path, layout, config, extra=asdict(progress), extra_arrays=arrays)
 
 
-def read_progress(path: Path) -> Progress:
+def read_progress(path: Path, kind: ModelKind) -> Progress:
     """What `save_state` wrote; older versions wrote less."""
-    extra = read_model(path).extra
+    extra = read_model(path, kind).extra
     names = {one.name: type(one.default) for one in fields(Progress)}
     return Progress(**{name: kind(extra[name]) for name, kind in names.items() if name in extra})
 
 
-def restore_optimizer(path: Path, optimizer: keras.optimizers.Optimizer) -> None:
+def restore_optimizer(path: Path, kind: ModelKind, optimizer: keras.optimizers.Optimizer) -> None:
     """Give an optimiser, which must be built, the variables that were saved.
 
     Raises:
         ModelFileError: the state belongs to another network or other trained layers.
     """
-    saved = list(read_training_state(path).values())
+    saved = list(read_training_state(read_model(path, kind)).values())
     if [tuple(variable.shape) for variable in optimizer.variables] != [array.shape for array in saved]:
         raise ModelFileError(
             f"The training state {path} was saved by a run with other settings. Give the run another name, "

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from ann.devices.place import Place
 from ann.training.job import Job, Reporter, Silence
-from ann.training.preparation import make_feed
 from ann.weights import load_weights, read_model
 
 
@@ -30,7 +29,7 @@ def train(job: Job, reporter: Reporter):
 
         check_device_count(count)
         if job.imagenet:
-            imagenet.fetch(job.config.backbone)  # once, before all processes want them
+            imagenet.fetch(job.config.backbone_name)  # once, before all processes want them
         return train_in_processes(job, reporter)
     return train_worker(job, reporter, Place())
 
@@ -51,12 +50,8 @@ def train_worker(job: Job, reporter: Reporter, place: Place):
     from ann.training.precision import choose_precision, use_precision
     from ann.training.record import RunRecord
     from ann.training.replicas import use_devices
-    from maskrcnn.network.inference import Detector
-    from maskrcnn.network.layout import legacy_layout
-    from maskrcnn.network.model import build_network
-    from maskrcnn.network.training import anchor_count
 
-    config, settings = job.config, job.settings
+    task, config, settings = job.task, job.config, job.settings
     if not place.first:
         reporter = Silence()
     with ExitStack() as stack:
@@ -64,7 +59,7 @@ def train_worker(job: Job, reporter: Reporter, place: Place):
         precision = choose_precision(settings.precision)  # asks the devices, once they are set up
         stack.enter_context(use_precision(precision))
         keras.utils.set_random_seed(settings.seed)
-        network = build_network(config)
+        network = task.build_network(config)
         height, width = config.image_shape
         backend = f"Keras {keras.version()} on {keras.backend.backend()}, {precision}"
         facts = {
@@ -75,27 +70,24 @@ def train_worker(job: Job, reporter: Reporter, place: Place):
         for name, value in facts.items():
             reporter.message(f"{name}: {value}")
         if job.imagenet:
-            reporter.message(imagenet.transfer(imagenet.fetch(config.backbone), network))
+            reporter.message(
+                imagenet.transfer(imagenet.fetch(config.backbone_name), task.backbone(network), config)
+            )
         if job.initial:
-            report = load_weights(legacy_layout(network), job.initial, skip_heads=job.skip_heads)
+            report = load_weights(task.layout(network), job.initial, skip_heads=job.skip_heads)
             reporter.message(f"{job.initial.path}: {report.summary()}")
         if job.epoch:
             reporter.message(f"Going on after epoch {job.epoch}")
-        feed = make_feed(
-            job.dataset,
-            config,
-            job.size,
-            settings,
-            anchor_count(config),
-            part=place.share(settings.batch_size),
-        )
+        feed = task.make_feed(job, place.share(settings.batch_size))
         # JAX computes with weights of all processes only where all take part
         can_score = place.world_size == 1 or keras.backend.backend() != "jax"
         if not can_score:
             reporter.message("No scores: JAX does not detect while it trains in several processes")
-        record = RunRecord(job, Detector(network), facts)
+        record = RunRecord(job, task.make_scorer(job, network), facts)
+        training_class, arguments = task.training_model(network, config)
         result = run_epochs(
-            devices.training_network(network),
+            task,
+            devices.training_model(training_class, *arguments),
             config,
             feed,
             settings,
@@ -115,14 +107,11 @@ def train_worker(job: Job, reporter: Reporter, place: Place):
 
 def test_model(job: Job, last_epoch: int, network, record, reporter) -> None:
     """Score the best model of a finished run, or the last one, on the images that were left out."""
-    from ann.training.record import describe_scores
-    from maskrcnn.network.layout import legacy_layout
-
     path = job.settings.best_path
     if not path.exists():  # of a run that began with a version that kept none
         path = job.settings.model_path(last_epoch)
-    load_weights(legacy_layout(network), read_model(path))
+    load_weights(job.task.layout(network), read_model(path, job.task.kind))
     count = len(job.held_out)
     reporter.message(f"Testing {path} on the {count} {'image' if count == 1 else 'images'} left out...")
-    scores = record.test(path.name)
-    reporter.message(f"Scores on the images left out: {describe_scores(scores)}")
+    outcome = record.test(path.name)
+    reporter.message(f"Scores on the images left out: {outcome.text}")

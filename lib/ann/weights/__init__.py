@@ -5,19 +5,16 @@ A file from elsewhere is data, not code: `read_model` reads numbers and text fro
 
 from __future__ import annotations
 
-from ann.weights.description import HEADS, recognise_backbone
 from ann.weights.loading import LoadReport, load_weights
 from ann.weights.model_file import ModelFile, StoredArray, read_model, read_training_state
 from ann.weights.saving import save_model
 
 __all__ = [
-    "HEADS",
     "LoadReport",
     "ModelFile",
     "StoredArray",
     "load_weights",
     "read_model",
     "read_training_state",
-    "recognise_backbone",
     "save_model",
 ]

@@ -1,60 +1,26 @@
-"""The JSON attribute that describes a model, and what can be said of a file without one."""
+"""The JSON attribute that describes a model."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from ann.config import ModelConfig
 from ann.errors import ModelFileError
-from maskrcnn.config import LEGACY, MaskRCNNConfig
+from ann.weights.kind import ModelKind
 
 DESCRIPTION = (
     "maskrcnn"  # the attribute; `inspection.py`, which imports nothing from here, repeats both names
 )
 STATE_GROUP = "training_state"
-FORMAT_VERSION = 1
-VARIANT_VERSION = 2  # of models that earlier versions would take for legacy ones
-
-STEM = "conv1"
-CLASS_LAYER = "mrcnn_class_logits"
-HEADS = ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask")  # the layers whose shapes depend on the classes
-
-RESIDUAL_BLOCK = re.compile(r"^res4([a-z])_branch2a$")
-STAGE_4_BLOCKS = {2: "resnet18", 6: "resnet50", 23: "resnet101"}
-
 MAX_CLASSES = 10_000
 MAX_SIDE = 1 << 15  # pixels of the network's input; what a broken description may ask for at most
 MAX_COUNT = 10_000_000  # of anchors, proposals, instances
 
 
-def recognise_backbone(layers: Sequence[str]) -> str | None:
-    """The backbone whose layers these are, by the blocks of its fourth stage; None if it is no known one."""
-    blocks = {match[1] for match in map(RESIDUAL_BLOCK.match, layers) if match}
-    name = STAGE_4_BLOCKS.get(len(blocks))
-    bottleneck = "res4a_branch2c" in layers
-    return name if STEM in layers and name and bottleneck == (name != "resnet18") else None
-
-
-def recognised_config(backbone: str, bands: int, class_count: int) -> MaskRCNNConfig:
-    """Description of a legacy file: what its layers say, and the legacy values for the rest.
-
-    The classes have no names in such a file: they are called class_1, class_2, ... . Bands beyond the
-    three of the legacy mean get the mean of these.
-    """
-    mean = MaskRCNNConfig.band_mean
-    added = (sum(mean) / len(mean),) * (bands - len(mean))
-    return MaskRCNNConfig(
-        classes=tuple(f"class_{number}" for number in range(1, class_count)),
-        backbone=backbone,
-        band_mean=(mean + added)[:bands],
-        band_scale=(1.0,) * bands,
-    )
-
-
-def write_description(config: MaskRCNNConfig, extra: Mapping | None, checksums: Mapping) -> str:
+def write_description(config: ModelConfig, extra: Mapping | None, checksums: Mapping) -> str:
     """The attribute's text.
 
     Raises:
@@ -62,7 +28,8 @@ def write_description(config: MaskRCNNConfig, extra: Mapping | None, checksums: 
     """
     return json.dumps(
         {
-            "format": FORMAT_VERSION if config.variant == LEGACY else VARIANT_VERSION,
+            "format": config.format_version,
+            "network": config.network,
             "config": json.loads(config.to_json()),
             "training": dict(extra or {}),
             "checksums": checksums,
@@ -70,22 +37,23 @@ def write_description(config: MaskRCNNConfig, extra: Mapping | None, checksums: 
     )
 
 
-def read_description(text: str) -> tuple[MaskRCNNConfig, dict, dict]:
-    """The attribute's config, `extra` and checksums.
+def read_description(kind: ModelKind, text: str) -> tuple[ModelConfig, dict, dict]:
+    """The attribute's config, `extra` and checksums. Files without a network's name hold a Mask R-CNN.
 
     Raises:
-        ModelFileError: no JSON, of a newer format, or with values that no model has.
+        ModelFileError: no JSON, of another network or a newer format, or with values that no model has.
     """
     try:
         values = json.loads(text)
+        kind.check_network(values.get("network", "maskrcnn"))
         version = values["format"]
-        if version not in (FORMAT_VERSION, VARIANT_VERSION):
+        if version not in range(1, kind.newest_version + 1) or isinstance(version, bool):
             raise ModelFileError(
-                f"it is in format {version!r}, this version reads formats up to {VARIANT_VERSION}. "
+                f"it is in format {version!r}, this version reads formats up to {kind.newest_version}. "
                 "Update i.ann.maskrcnn"
             )
-        config = MaskRCNNConfig.from_json(json.dumps(values["config"]))
-        check_values(config)
+        config = kind.config.from_json(json.dumps(values["config"]))
+        check_values(kind, config)
         extra, checksums = values.get("training", {}), values.get("checksums", {})
         if not isinstance(extra, dict) or not isinstance(checksums, dict):
             raise ModelFileError("its description is damaged. Use another copy of it")
@@ -103,7 +71,7 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def check_values(config: MaskRCNNConfig) -> None:
+def check_values(kind: ModelKind, config: ModelConfig) -> None:
     """Refuse a description whose values have other types or sizes than any real model.
 
     A config from our own code needs no such check; one from a file could ask for a network that fills
@@ -123,29 +91,27 @@ def check_values(config: MaskRCNNConfig) -> None:
             refuse("classes", name)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.name in ("classes", "backbone", "variant") or (value is None and field.default is None):
+        if field.name == "classes" or dataclasses.is_dataclass(value):  # which checks itself
             continue
-        if isinstance(field.default, str | bool):
-            if type(value) is not type(field.default) or len(str(value)) > 200:
-                refuse(field.name, value)
+        if value is None and "None" in field.type:
             continue
-        if isinstance(field.default, tuple) or field.name == "mini_mask_shape":
-            if not isinstance(value, tuple) or not 0 < len(value) <= 1000 or not all(map(is_number, value)):
-                refuse(field.name, value)
-            numbers = value
-        elif not is_number(value):
-            refuse(field.name, value)
+        for wanted in (str, bool):
+            if field.type == wanted.__name__:
+                if type(value) is not wanted or len(str(value)) > 200:
+                    refuse(field.name, value)
+                break
         else:
-            numbers = (value,)
-        first = field.default[0] if isinstance(field.default, tuple) else field.default
-        whole = isinstance(first, int) or field.name == "mini_mask_shape"
-        largest = MAX_SIDE if field.name in ("image_shape", "mini_mask_shape", "anchor_scales") else MAX_COUNT
-        if whole and not all(isinstance(number, int) and 0 < number <= largest for number in numbers):
-            refuse(field.name, value)
-    for field, length in (("image_shape", 2), ("anchor_scales", 5), ("box_deviation", 4)):
-        if len(getattr(config, field)) != length:
+            numbers = value if "tuple" in field.type else (value,)
+            if not isinstance(numbers, tuple) or not 0 < len(numbers) <= 1000:
+                refuse(field.name, value)
+            if not all(map(is_number, numbers)):
+                refuse(field.name, value)
+            largest = MAX_SIDE if "shape" in field.name or "scales" in field.name else MAX_COUNT
+            whole = "int" in field.type
+            if whole and not all(isinstance(one, int) and 0 < one <= largest for one in numbers):
+                refuse(field.name, value)
+    for field, length in {"image_shape": 2, "mini_mask_shape": 2, **kind.lengths}.items():
+        if getattr(config, field, None) is not None and len(getattr(config, field)) != length:
             refuse(field, getattr(config, field))
     if config.pixel_size is not None and config.pixel_size <= 0:
         refuse("pixel_size", config.pixel_size)
-    if config.mini_mask_shape is not None and len(config.mini_mask_shape) != 2:
-        refuse("mini_mask_shape", config.mini_mask_shape)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from ann.errors import ModelFileError
-from ann.weights.description import HEADS, STEM, recognise_backbone
 from ann.weights.model_file import ArrayReader, ModelFile
 
 Layout = Sequence[tuple[str, Sequence[tuple[str, object]]]]
@@ -74,7 +73,9 @@ def load_weights(layout: Layout, model: ModelFile, skip_heads: bool = False) -> 
     """
     check_backbone(layout, model)
     wanted = {
-        name: variables for name, variables in layout if variables and not (skip_heads and name in HEADS)
+        name: variables
+        for name, variables in layout
+        if variables and not (skip_heads and name in model.kind.heads)
     }
     loaded = [name for name in wanted if model.layers.get(name)]
     if not loaded:
@@ -94,7 +95,7 @@ def load_weights(layout: Layout, model: ModelFile, skip_heads: bool = False) -> 
     for variable, values in assignments:
         variable.assign(values)
     if skip_heads:
-        notes.append(f"The layers {', '.join(HEADS)} start anew")
+        notes.append(f"The layers {', '.join(model.kind.heads)} start anew")
     loaded_names = set(loaded)
     return LoadReport(
         loaded=tuple(loaded),
@@ -106,7 +107,7 @@ def load_weights(layout: Layout, model: ModelFile, skip_heads: bool = False) -> 
 
 def check_backbone(layout: Layout, model: ModelFile) -> None:
     """Refuse a file whose backbone is another than the network's."""
-    backbone = recognise_backbone([name for name, variables in layout if variables])
+    backbone = model.kind.backbone_of([name for name, variables in layout if variables])
     if backbone is not None and backbone != model.backbone:
         raise ModelFileError(
             f"Model file {model.path} has a {model.backbone} backbone, the network has {backbone}. "
@@ -125,12 +126,12 @@ def check_shapes(name: str, variables: Sequence[tuple[str, object]], model: Mode
     for position, (array, (_, variable)) in enumerate(zip(arrays, variables, strict=True)):
         expected = tuple(variable.shape)
         if array.shape == expected or (
-            name == STEM and position == 0 and differs_in_bands(array.shape, expected)
+            name in model.kind.stems and position == 0 and differs_in_bands(array.shape, expected)
         ):
             continue
         way_out = (
             "It was trained on other classes: use the flag -e to load all but the layers that depend on them"
-            if name in HEADS
+            if name in model.kind.heads
             else "It is a model of another architecture: use another one (the flag -e would not help)"
         )
         raise ModelFileError(

@@ -18,21 +18,16 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from ann.config import MODULES, ModelConfig
 from ann.devices.parent import ending_with_this_process
 from ann.errors import ModelFileError
-from ann.weights.description import (
-    CLASS_LAYER,
-    STEM,
-    read_description,
-    recognise_backbone,
-    recognised_config,
-)
-from maskrcnn.config import MaskRCNNConfig
+from ann.weights.description import read_description
+from ann.weights.kind import ModelKind, Recognised
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 INSPECTION_SECONDS = 120  # a real file takes 0.3 s, of which 0.2 are Python's start
@@ -93,7 +88,8 @@ class ModelFile:
     bands: int
     class_count: int | None
     has_description: bool
-    described: MaskRCNNConfig | None = None
+    kind: ModelKind
+    described: ModelConfig | None = None
     extra: dict = field(default_factory=dict)
     training_state: tuple[StoredArray, ...] = ()
     checksums: Mapping[str, list] = field(default_factory=dict)
@@ -103,20 +99,20 @@ class ModelFile:
     ] = ()  # sentences for the user: what was assumed about the model, and on what ground
 
     @property
-    def config(self) -> MaskRCNNConfig:
-        """The model's description; of a legacy file what its layers say, classes named class_1, class_2, ...
+    def config(self) -> ModelConfig:
+        """The model's description; of a file without one what its layers say, see `ModelKind.undescribed`.
 
         Raises:
-            ModelFileError: the file holds a backbone only, no whole model.
+            ModelFileError: the layers don't say enough.
         """
         if self.described is not None:
             return self.described
-        if self.class_count is None:
-            raise ModelFileError(
-                f"Model file {self.path} holds a {self.backbone} backbone without a class layer "
-                f"({CLASS_LAYER}). It can start a training, but nothing can be detected with it"
+        try:
+            return self.kind.undescribed(
+                Recognised(backbone=self.backbone, bands=self.bands, class_count=self.class_count)
             )
-        return recognised_config(self.backbone, self.bands, self.class_count)
+        except ModelFileError as error:
+            raise ModelFileError(f"Model file {self.path} {error}") from error
 
     def read(self, layer: str, position: int) -> np.ndarray:
         """The array of that position in a layer, as stored (see `open_arrays` for many)."""
@@ -312,12 +308,12 @@ def stored_arrays(entries: list, file_size: int, where: str) -> tuple[StoredArra
     return arrays
 
 
-def read_model(path: str | Path) -> ModelFile:
-    """Read what a model file holds; takes 0.3 s and no memory to speak of, whatever its size.
+def read_model(path: str | Path, kind: ModelKind) -> ModelFile:
+    """Read what a model file of this kind holds; takes 0.3 s and hardly any memory, whatever its size.
 
     Raises:
-        ModelFileError: no file, no HDF5, damaged, not a Mask R-CNN in the legacy layout, or with anything in
-            it that is not plain numbers and text.
+        ModelFileError: no file, no HDF5, damaged, of another network, or with anything in it that is not
+            plain numbers and text.
     """
     path = Path(path)
     status = check_is_hdf5(path)
@@ -332,14 +328,20 @@ def read_model(path: str | Path) -> ModelFile:
             raise ModelFileError(f"its arrays are larger than the file. {COPY_AGAIN}")
         described, extra, checksums = None, {}, {}
         if table["description"] is not None:
-            described, extra, checksums = read_description(table["description"])
+            described, extra, checksums = read_description(kind, table["description"])
     except ModelFileError as error:
         raise ModelFileError(f"Model file {path} can't be used: {error}") from error
+    if described is None and kind.undescribed is None:
+        raise ModelFileError(
+            f"Model file {path} can't be used: it has no description. It was not made by "
+            f"{MODULES[kind.config.network][0]}; use a model that was"
+        )
     model = ModelFile(
         path=path,
         layers=layers,
-        **recognise(path, layers),
+        **asdict(completed(kind.recognise(path, layers), kind, described)),
         has_description=described is not None,
+        kind=kind,
         described=described,
         extra=extra,
         training_state=state,
@@ -350,30 +352,14 @@ def read_model(path: str | Path) -> ModelFile:
     return model
 
 
-def recognise(path: Path, layers: Mapping[str, tuple[StoredArray, ...]]) -> dict:
-    """Backbone, number of bands and number of classes, from the layers alone."""
-    backbone = recognise_backbone([name for name, arrays in layers.items() if arrays])
-    if backbone is None:
-        held = ", ".join([name for name, arrays in layers.items() if arrays][:5]) or "none"
-        raise ModelFileError(
-            f"Model file {path} is no Mask R-CNN with a resnet18, resnet50 or resnet101 backbone "
-            f"in the legacy layout; the layers with weights in it: {ascii(held)[:200]}. Use another model"
-        )
-    stem = layers[STEM][0].shape
-    if len(stem) != 4 or not 0 < stem[2] <= 1000:
-        raise ModelFileError(
-            f"Model file {path}: layer {STEM} has a kernel of shape {stem}, expected (7, 7, bands, 64). "
-            "Use another model"
-        )
-    logits = layers.get(CLASS_LAYER)
-    if not logits:
-        return {"backbone": backbone, "bands": stem[2], "class_count": None}
-    if len(logits[0].shape) != 2 or not 2 <= logits[0].shape[1] <= 10_001:
-        raise ModelFileError(
-            f"Model file {path}: layer {CLASS_LAYER} has a kernel of shape {logits[0].shape}, "
-            "expected (1024, classes with the background). Use another model"
-        )
-    return {"backbone": backbone, "bands": stem[2], "class_count": logits[0].shape[1]}
+def completed(found: Recognised, kind: ModelKind, described: ModelConfig | None) -> Recognised:
+    """Where files always have a description, it says what the layers don't."""
+    if kind.undescribed is not None:
+        return found
+    said = Recognised(backbone=described.backbone, bands=described.bands, class_count=described.class_count)
+    return Recognised(
+        **(asdict(said) | {name: one for name, one in asdict(found).items() if one is not None})
+    )
 
 
 def check_description_fits(model: ModelFile) -> None:
@@ -393,9 +379,8 @@ def check_description_fits(model: ModelFile) -> None:
             )
 
 
-def read_training_state(source: str | Path | ModelFile) -> dict[str, np.ndarray]:
+def read_training_state(model: ModelFile) -> dict[str, np.ndarray]:
     """The arrays that `save_model` got as `extra_arrays`, by name; an empty dict if the file has none."""
-    model = source if isinstance(source, ModelFile) else read_model(source)
     with ArrayReader(model) as reader:
         return {
             stored.name: reader.array(

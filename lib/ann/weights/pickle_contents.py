@@ -336,8 +336,28 @@ def named(module: str, name: str) -> Named:
 
 
 TORCH_CONSTANTS = tuple(
-    "float16 float32 float64 bfloat16 half float double int8 int16 int32 int64 uint8 bool long int short "
-    "strided contiguous_format channels_last per_tensor_affine".split()
+    [
+        "float16",
+        "float32",
+        "float64",
+        "bfloat16",
+        "half",
+        "float",
+        "double",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "bool",
+        "long",
+        "int",
+        "short",
+        "strided",
+        "contiguous_format",
+        "channels_last",
+        "per_tensor_affine",
+    ]
 )
 
 

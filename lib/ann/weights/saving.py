@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ann.config import ModelConfig
 from ann.errors import ModelFileError
 from ann.weights.description import DESCRIPTION, STATE_GROUP, write_description
-from maskrcnn.config import MaskRCNNConfig
 
 ATTRIBUTE_LIMIT = 64512  # bytes of one HDF5 attribute, less its header; where Keras splits as well
 
@@ -62,7 +62,7 @@ def state_array(name: str, values) -> np.ndarray:
 def save_model(
     path: str | Path,
     layout: Sequence[tuple[str, Sequence[tuple[str, object]]]],
-    config: MaskRCNNConfig,
+    config: ModelConfig,
     extra: Mapping | None = None,
     extra_arrays: Mapping[str, np.ndarray] | None = None,
 ) -> None:
@@ -101,7 +101,7 @@ def save_model(
 
 
 def write_file(
-    path: Path, layout, config: MaskRCNNConfig, extra, extra_arrays: Mapping[str, np.ndarray]
+    path: Path, layout, config: ModelConfig, extra, extra_arrays: Mapping[str, np.ndarray]
 ) -> None:
     """Write everything into a new file."""
     import h5py  # here, since whoever only reads needs no HDF5 in its process

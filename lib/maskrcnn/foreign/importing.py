@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ann.errors import ModelFileError
-from ann.weights import ModelFile, read_model
+from ann.weights import ModelFile
 from ann.weights.checkpoint import Checkpoint, is_checkpoint, read_checkpoint
 from ann.weights.loading import some
 from ann.weights.model_file import ArrayReader, DerivedArray
@@ -20,6 +20,7 @@ from maskrcnn.foreign.coco import COCO_CLASSES, COCO_NUMBERS
 from maskrcnn.foreign.conversion import Plan, plan
 from maskrcnn.foreign.recognition import IGNORED, Network, plain_names, recognise
 from maskrcnn.foreign.settings import Settings, read_files_beside
+from maskrcnn.model_file import KIND, read_model
 
 TILE = 512  # pixels, the usual side of the images that such models see
 TORCHVISION_MEAN, TORCHVISION_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -74,6 +75,7 @@ def import_checkpoint(checkpoint: Checkpoint, options: Mapping[str, object] | No
         layers = plan(network, reverse_bands=True)
     return ModelFile(
         path=path,
+        kind=KIND,
         layers={
             layer: tuple(
                 DerivedArray(

@@ -24,7 +24,7 @@ from ann.grass.region import computational_region
 from ann.grass.scenes import maps_of_scenes, split
 from ann.grass.temporary import TemporaryMaps, remove_abandoned
 from ann.inference.pipeline import DetectionSettings, Workers
-from ann.weights import ModelFile, read_model
+from ann.weights import ModelFile
 from maskrcnn.config import SIZE_MULTIPLE, MaskRCNNConfig
 from maskrcnn.detector import detection_workers, load_detectors
 from maskrcnn.grass.run import (
@@ -37,6 +37,7 @@ from maskrcnn.grass.run import (
     module_failure,
     pixel_size_warning,
 )
+from maskrcnn.model_file import read_model
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,11 +25,14 @@ from ann.data.text import split_names
 from ann.errors import AnnError
 from ann.grass.labels import open_maps
 from ann.training import preparation
+from ann.training.image_size import ImageSize
 from ann.training.job import Job
 from ann.training.settings import TrainingSettings
 from ann.training.worker import train
-from ann.weights import read_model
 from maskrcnn.grass.run import module_failure
+from maskrcnn.model_file import read_model
+from maskrcnn.preparation import describe_model, summary
+from maskrcnn.task import TASK
 
 UNUSED_SHARE = 0.1  # of the images, left out by the flag -s
 TILE_FACTOR = 2  # the side of tiles in shards, in squares that the network sees: leaves windows room to move
@@ -70,7 +73,7 @@ def _run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
             write_shards(options, flags, cluster)
             return True
         job = check_job(options, flags)
-        gs.message(preparation.summarise(job.dataset, job.config, job.size))
+        gs.message(summary(job))
         result = train_on_cluster(job, Console(), cluster) if cluster else train(job, Console())
     settings = job.settings
     if not result.last_epoch:
@@ -88,7 +91,7 @@ def _run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
 
 def write_shards(options: Mapping[str, str], flags: Mapping[str, bool], cluster: Cluster | None) -> None:
     """Write the training dataset as shards, on this machine or on all nodes of a cluster."""
-    size = preparation.ImageSize(int(options["images_min_dim"]), int(options["images_max_dim"]), flags["n"])
+    size = ImageSize(int(options["images_min_dim"]), int(options["images_max_dim"]), flags["n"])
     dataset = read_labels(options, flags)
     for name, count in zip(dataset.classes, dataset.instance_counts, strict=True):
         gs.message(f"  {name}: {count} instances")
@@ -142,10 +145,10 @@ def check_job(options: Mapping[str, str], flags: Mapping[str, bool]) -> Job:
         balance=flags["c"],
         seed=int(options["seed"]),
     )
-    size = preparation.ImageSize(int(options["images_min_dim"]), int(options["images_max_dim"]), flags["n"])
+    size = ImageSize(int(options["images_min_dim"]), int(options["images_max_dim"]), flags["n"])
     preparation.check_name(settings.name)
     initial = read_model(model_path) if model_path else None
-    epoch = 0 if flags["e"] else preparation.epoch_to_resume(settings, model_path)
+    epoch = 0 if flags["e"] else preparation.epoch_to_resume(settings, model_path, TASK.kind)
     if epoch:  # a run from scratch stays one, although it is resumed through model=
         initial = read_model(settings.state_path)
         settings = replace(settings, staged=bool(initial.extra["staged"]))
@@ -154,7 +157,7 @@ def check_job(options: Mapping[str, str], flags: Mapping[str, bool]) -> Job:
     preparation.prepare_logs(settings, overwrite=gs.overwrite(), resuming=epoch > 0)
     dataset, held_out = open_images(options, flags, settings)
     mini_mask = options["mini_mask_size"]
-    config = preparation.describe_model(
+    config = describe_model(
         dataset,
         size,
         backbone=options["backbone"],
@@ -164,6 +167,7 @@ def check_job(options: Mapping[str, str], flags: Mapping[str, bool]) -> Job:
         other_classes=flags["e"],
     )
     return Job(
+        task=TASK,
         dataset=dataset,
         config=config,
         size=size,

@@ -11,7 +11,7 @@ from scipy import ndimage
 from ann.data.dataset import LabelledImage
 from ann.data.samples.batches import ValidationBatches
 from ann.data.samples.resize import resize_mask
-from ann.data.samples.samples import Sample
+from ann.data.targets.instances import Sample
 from ann.evaluation.pictures import COLOURS, IGNORED, jpeg, shown_pixels
 from maskrcnn.scores.results import ImageResult, Objects
 

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
-from ann.training.job import Job
 
-from ann.data.samples.batches import ValidationBatches
+from ann.data.targets.instances import INSTANCES
 from ann.evaluation import charts
 from ann.evaluation.pictures import COLOURS
 from ann.evaluation.report import Figure, Row, ScoreParts, Section, Table, count, number
 from ann.task import TestOutcome
-from ann.training.preparation import validation_settings
+from ann.training.job import Job
+from ann.training.preparation import validation_batches
 from maskrcnn.scores.average_precision import Scores, score
 from maskrcnn.scores.charts import precision_recall_chart
 from maskrcnn.scores.pictures import Pair, draw_pair, pick_windows
@@ -34,7 +34,8 @@ class DetectionScorer:
 
     def __init__(self, job: Job, detector: Detector):
         self._job, self._detector = job, detector
-        self._windows = _scored_windows(job)
+        config = replace(job.config, max_instances=ALL_INSTANCES)
+        self._windows = validation_batches(job, config, INSTANCES)
         self._scores: Scores | None = None
         self._pairs: tuple[Pair, ...] = ()
 
@@ -230,17 +231,3 @@ def _by_kind(scores: Scores, class_name: str | None = None) -> dict[str, float |
         for name, value in scores.summary(kind, class_name).items()
     }
     return {name: None if math.isnan(value) else value for name, value in values.items()}
-
-
-def _scored_windows(job: Job) -> ValidationBatches | None:
-    """The windows that the validation loss is measured on; None if there are none."""
-    settings = job.settings
-    if not job.dataset.validation or not settings.validation_steps:
-        return None
-    return ValidationBatches(
-        job.dataset.validation,
-        replace(job.config, max_instances=ALL_INSTANCES),
-        validation_settings(job.size),
-        batch_size=settings.batch_size,
-        limit=settings.validation_steps,
-    )

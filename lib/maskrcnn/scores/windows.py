@@ -11,7 +11,7 @@ from ann.data.outlines.masks import CroppedMask, crop_mask
 from ann.data.pixels.windows import Window
 from ann.data.samples.batches import ValidationBatches
 from ann.data.samples.prefetch import Prefetcher
-from ann.data.samples.samples import Sample
+from ann.data.targets.instances import Sample
 from maskrcnn.instances.instances import TileDetections
 from maskrcnn.instances.pasting import place_mask
 from maskrcnn.scores.results import ImageResult, Objects, make_objects

@@ -45,7 +45,7 @@ def backbone_levels(images, config: UNetConfig) -> list:
     """The image itself and a backbone's features at strides 2 to 16."""
     from ann.backbones.build import build_backbone, with_stem
 
-    backbone = with_stem(build_backbone(config.encoder, config.bands))
+    backbone = with_stem(build_backbone(config.backbone_name, config.bands))
     encoder = keras.Model(backbone.input, backbone.outputs[:-1], name=backbone.name)
     return [images, *encoder(images)]
 

@@ -1,13 +1,7 @@
-"""Batches of fixed shape for the network.
+"""Batches of fixed shape for the network: dicts of arrays, a row for each sample.
 
-A batch is a dict of arrays; B images, N = config.max_instances, M = N + LEFT_OUT_PLACES:
-    images (B, H, W, C) float32, scaled; padding and cells without data are scaled zeros
-    class_ids (B, M) int32: 0 where there is no instance, negative for a region that the losses ignore
-    boxes (B, M, 4) float32: (y1, x1, y2, x2), pixels of the sample, y2 and x2 exclusive
-    masks (B, N, h, w) uint8: of the whole image, or cut to the box and resized to config.mini_mask_shape
-
-Of more than N objects the smallest have no mask. They are regions to ignore in the rows from N on, because
-what is visible must not be learnt as background.
+Every batch has `images` (B, H, W, C) float32, scaled; padding and cells without data are scaled zeros. What
+else is in it depends on the kind of labels, see `targets`.
 
 Sample number s (batch size * step + place in the batch) depends on the seed and s alone: not on the
 threads, the batch size or where a run was resumed.
@@ -19,27 +13,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ann.config import ModelConfig
 from ann.data.dataset import LabelledImage
 from ann.data.pixels.windows import Window
-from ann.data.samples.augmentation import ZOOM_LIMIT
 from ann.data.samples.order import VisitOrder, class_rarity, visit_weights
-from ann.data.samples.resize import legacy_scale, mini_mask
 from ann.data.samples.samples import (
-    Sample,
+    LabelKind,
     SampleSettings,
-    source_size,
     training_sample,
     validation_sample,
     validation_windows,
 )
+from ann.data.targets.instances import INSTANCES
 from ann.errors import DatasetError
-from maskrcnn.config import MaskRCNNConfig
 
 Batch = dict[str, np.ndarray]
-LEFT_OUT_SIDE = 8  # boxes left out of a sample are joined by the cells of a grid of 8 x 8 if they are many
-LEFT_OUT_PLACES = LEFT_OUT_SIDE**2
-COUNTED_WINDOWS = 200  # per image, in which instances are counted
-PLACES_MARGIN = 1.1  # windows in between may show more than those counted
 
 
 class TrainingBatches:
@@ -52,14 +40,16 @@ class TrainingBatches:
     def __init__(
         self,
         images: Sequence[LabelledImage],
-        config: MaskRCNNConfig,
+        config: ModelConfig,
         settings: SampleSettings,
         *,
         batch_size: int = 1,
         seed: int = 0,
+        kind: LabelKind = INSTANCES,
     ):
         _check(images, config)
         self._images, self._config, self._settings = tuple(images), config, settings
+        self._kind = kind
         self._batch_size, self._seed = batch_size, seed
         weights = visit_weights(
             images,
@@ -76,16 +66,16 @@ class TrainingBatches:
         """Number of samples in which every image is visited."""
         return self._order.visits_per_epoch
 
-    def sample(self, number: int) -> Sample:
+    def sample(self, number: int):
         """The sample of this number, counted from 0 over all epochs."""
         generator = np.random.default_rng([self._seed, 2, number])
         image = self._images[self._order[number]]
-        return training_sample(image, self._config, self._settings, generator, self._rarity)
+        return training_sample(image, self._config, self._settings, self._kind, generator, self._rarity)
 
     def batch(self, step: int, part: slice = slice(None)) -> Batch:
         """The batch of a step, counted from 0, or some of its samples (a host's or device's share)."""
         numbers = range(step * self._batch_size, (step + 1) * self._batch_size)[part]
-        return assemble([self.sample(number) for number in numbers], self._config)
+        return self._kind.assemble([self.sample(number) for number in numbers], self._config)
 
 
 class ValidationBatches:
@@ -97,14 +87,16 @@ class ValidationBatches:
     def __init__(
         self,
         images: Sequence[LabelledImage],
-        config: MaskRCNNConfig,
+        config: ModelConfig,
         settings: SampleSettings,
         *,
         batch_size: int = 1,
         limit: int | None = None,
+        kind: LabelKind = INSTANCES,
     ):
         _check(images, config)
         self._config, self._settings, self._batch_size = config, settings, batch_size
+        self._kind = kind
         windows = [
             (image, window)
             for image in images
@@ -122,10 +114,10 @@ class ValidationBatches:
         """The batch of this number, from 0 to len - 1, or some of its samples."""
         places = range(number * self._batch_size, (number + 1) * self._batch_size)[part]
         samples = [self.sample(place % len(self._windows)) for place in places]
-        return assemble(samples, self._config)
+        return self._kind.assemble(samples, self._config)
 
     @property
-    def config(self) -> MaskRCNNConfig:
+    def config(self) -> ModelConfig:
         """The model that the batches are for."""
         return self._config
 
@@ -138,91 +130,13 @@ class ValidationBatches:
         """The image of a window, counted from 0, and its place there."""
         return self._windows[number]
 
-    def sample(self, number: int) -> Sample:
+    def sample(self, number: int):
         """The sample of the window of this number, counted from 0."""
         image, window = self._windows[number]
-        return validation_sample(image, window, self._config, self._settings)
+        return validation_sample(image, window, self._config, self._settings, self._kind)
 
 
-def assemble(samples: Sequence[Sample], config: MaskRCNNConfig) -> Batch:
-    """Put samples into the arrays of one batch."""
-    count, limit = len(samples), config.max_instances
-    mask_shape = config.mini_mask_shape or config.image_shape
-    batch = {
-        "images": np.stack([sample.image for sample in samples]),
-        "class_ids": np.zeros((count, limit + LEFT_OUT_PLACES), np.int32),
-        "boxes": np.zeros((count, limit + LEFT_OUT_PLACES, 4), np.float32),
-        "masks": np.zeros((count, limit, *mask_shape), np.uint8),
-    }
-    for place, sample in enumerate(samples):
-        batch["class_ids"][place, : len(sample.class_ids)] = sample.class_ids
-        for index, mask in enumerate(sample.masks):
-            batch["boxes"][place, index] = mask.box
-            if config.mini_mask_shape:
-                batch["masks"][place, index] = mini_mask(mask, config.mini_mask_shape)
-            else:
-                y1, x1, y2, x2 = mask.box
-                batch["masks"][place, index, y1:y2, x1:x2] = mask.pixels
-        regions = join_boxes(sample.left_out, config.image_shape)
-        batch["class_ids"][place, limit : limit + len(regions)] = -1
-        batch["boxes"][place, limit : limit + len(regions)] = regions
-    return batch
-
-
-def join_boxes(boxes: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
-    """At most `LEFT_OUT_PLACES` boxes that cover these (n, 4): of more, neighbours become one."""
-    if len(boxes) <= LEFT_OUT_PLACES:
-        return boxes
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    cells = np.clip(centres * LEFT_OUT_SIDE / image_shape, 0, LEFT_OUT_SIDE - 1).astype(int)
-    _, joined = np.unique(cells @ (LEFT_OUT_SIDE, 1), return_inverse=True)
-    joined = joined.ravel()
-    union = np.full((joined.max() + 1, 4), (np.inf, np.inf, -np.inf, -np.inf), boxes.dtype)
-    np.minimum.at(union[:, :2], joined, boxes[:, :2])
-    np.maximum.at(union[:, 2:], joined, boxes[:, 2:])
-    return union
-
-
-def most_instances(
-    images: Sequence[LabelledImage],
-    image_shape: tuple[int, int],
-    *,
-    min_dim: int = 0,
-    zoom: float = ZOOM_LIMIT,
-) -> int:
-    """The highest number of boxes in a sample, counted in two windows each at up to 200 objects per image.
-
-    min_dim: see `SampleSettings`; zoom: a sample may show its objects at 1 / zoom of their size, so that
-    `zoom` squared times the ground comes into view. Linear in the objects of an image.
-    """
-    most = 0
-    for image in images:
-        scale = legacy_scale(image.height, image.width, min_dim, None) / zoom
-        sides = np.array(source_size(image, scale, image_shape))
-        boxes = image.boxes.astype(np.float64)
-        picked = boxes[:: max(1, len(boxes) // COUNTED_WINDOWS)]
-        around = (picked[:, :2] + picked[:, 2:] - sides) / 2
-        from_edge = picked[:, 2:] - 1  # of an even row of objects no window shows more
-        for start in np.clip(np.concatenate([around, from_edge]), 0, (image.height, image.width) - sides):
-            seen = (boxes[:, :2] < start + sides) & (boxes[:, 2:] > start)
-            most = max(most, int(seen.all(axis=1).sum()))
-    return most
-
-
-def suggest_max_instances(
-    images: Sequence[LabelledImage],
-    image_shape: tuple[int, int],
-    *,
-    min_dim: int = 0,
-    zoom: float = ZOOM_LIMIT,
-    at_most: int = 1000,
-) -> int:
-    """A number of places that samples hardly ever exceed (see `most_instances`), a multiple of 10."""
-    most = most_instances(images, image_shape, min_dim=min_dim, zoom=zoom)
-    return int(min(at_most, max(10, np.ceil(most * PLACES_MARGIN / 10) * 10)))
-
-
-def _check(images: Sequence[LabelledImage], config: MaskRCNNConfig) -> None:
+def _check(images: Sequence[LabelledImage], config: ModelConfig) -> None:
     if not images:
         raise DatasetError("There are no images to make batches of.")
     for image in images:

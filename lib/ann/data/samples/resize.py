@@ -122,8 +122,8 @@ def resize_mask(
     from_shape, to_shape: (height, width) of the image before and after; row, column: padding above and left,
     added to the mask's place.
     """
-    rows = _nearest(from_shape[0], to_shape[0])
-    columns = _nearest(from_shape[1], to_shape[1])
+    rows = nearest(from_shape[0], to_shape[0])
+    columns = nearest(from_shape[1], to_shape[1])
     y1, x1, y2, x2 = mask.box
     first_row, end_row = np.searchsorted(rows, (y1, y2))
     first_column, end_column = np.searchsorted(columns, (x1, x2))
@@ -135,13 +135,13 @@ def resize_masks(
     masks: np.ndarray, scale: float, padding: tuple[tuple[int, int], tuple[int, int]]
 ) -> np.ndarray:
     """Resize whole masks (H, W, N) bool as `resize_image` resized their image; the same type, padded."""
-    rows = _nearest(masks.shape[0], round(masks.shape[0] * scale))
-    columns = _nearest(masks.shape[1], round(masks.shape[1] * scale))
+    rows = nearest(masks.shape[0], round(masks.shape[0] * scale))
+    columns = nearest(masks.shape[1], round(masks.shape[1] * scale))
     return np.pad(masks[rows][:, columns], (*padding, (0, 0)))
 
 
 @lru_cache(maxsize=64)  # all masks of a sample ask for the same
-def _nearest(length: int, new_length: int) -> np.ndarray:
+def nearest(length: int, new_length: int) -> np.ndarray:
     """For each new pixel the old one: end pixels onto end pixels, halves up, as the original's zoom."""
     step = (length - 1) / (new_length - 1) if new_length > 1 else 0.0
     return np.floor(np.arange(new_length) * step + 0.5).astype(np.int64)

@@ -8,11 +8,12 @@ region that the losses ignore (negative class id), because half a roof is no bac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ann.config import ModelConfig
 from ann.data.dataset import LabelledImage
 from ann.data.example import Example
 from ann.data.outlines.masks import CroppedMask
@@ -24,9 +25,8 @@ from ann.data.samples.augmentation import (
     orient_image,
     orient_mask,
 )
-from ann.data.samples.resize import legacy_scale, pad_image, resample, resize_bilinear, resize_mask
+from ann.data.samples.resize import legacy_scale, pad_image, resample, resize_bilinear
 from ann.data.samples.scaling import check_input, scale_pixels
-from maskrcnn.config import MaskRCNNConfig
 
 WINDOW_DRAWS = 5  # a window without objects and hardly any data is drawn again, at most that often
 SMALLEST_VALID_SHARE = 0.1
@@ -56,27 +56,44 @@ class SampleSettings:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sample:
-    """One image for the network: image (H, W, C) float32, scaled; masks in its pixels; class_ids (n,) int32.
+class Placed:
+    """An example at its place in a sample: what the labels have to follow.
 
-    content: (y1, x1, y2, x2), the part of `image` that is no padding.
-    left_out: (m, 4) float32 boxes, as `content`, of what had no place among the network's `max_instances`.
+    image: (H, W, C) float32, scaled; content: (y1, x1, y2, x2), the part of it that is no padding.
+    before, after: (height, width) of what was read, before and after it was resized; top, left: where it was
+    put, before it was turned; orientation: of the eight flips and turns, 0 for none.
     """
 
     image: np.ndarray
     content: tuple[int, int, int, int]
-    masks: tuple[CroppedMask, ...]
-    class_ids: np.ndarray
-    left_out: np.ndarray
+    before: tuple[int, int]
+    after: tuple[int, int]
+    top: int
+    left: int
+    orientation: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelKind:
+    """How labels of one kind become a part of samples, and samples batches; one in each file of `targets`.
+
+    finish: example, where it was placed, the model's config and settings -> a sample, which has at least
+        `image` and `content` of `Placed`.
+    assemble: samples and the model's config -> {name: array with a row for each sample}.
+    """
+
+    finish: Callable[[Example, Placed, ModelConfig, SampleSettings], object]
+    assemble: Callable[[Sequence, ModelConfig], dict[str, np.ndarray]]
 
 
 def training_sample(
     image: LabelledImage,
-    config: MaskRCNNConfig,
+    config: ModelConfig,
     settings: SampleSettings,
+    kind: LabelKind,
     generator: np.random.Generator,
     rarity: np.ndarray | None = None,
-) -> Sample:
+):
     """Draw one sample. rarity: (classes,) weights of the classes when a window's object is chosen, None:
     equal.
     """
@@ -93,7 +110,7 @@ def training_sample(
         seen = 1.0 if example.valid is None else example.valid.mean()
         if example.masks or seen >= SMALLEST_VALID_SHARE or (rows, columns) == (image.height, image.width):
             break
-    return finish_sample(example, scale, config, settings, change)
+    return kind.finish(example, place_example(example, scale, config, change), config, settings)
 
 
 def validation_windows(
@@ -106,11 +123,16 @@ def validation_windows(
 
 
 def validation_sample(
-    image: LabelledImage, window: Window, config: MaskRCNNConfig, settings: SampleSettings
-) -> Sample:
+    image: LabelledImage,
+    window: Window,
+    config: ModelConfig,
+    settings: SampleSettings,
+    kind: LabelKind,
+):
     """The sample of a window of `validation_windows`, nothing left to chance."""
     scale = legacy_scale(image.height, image.width, settings.min_dim, settings.max_dim)
-    return finish_sample(image.read(window), scale, config, settings, None)
+    example = image.read(window)
+    return kind.finish(example, place_example(example, scale, config, None), config, settings)
 
 
 def source_size(image: LabelledImage, scale: float, image_shape: tuple[int, int]) -> tuple[int, int]:
@@ -150,13 +172,7 @@ def _draw_window(
     )
 
 
-def finish_sample(
-    example: Example,
-    scale: float,
-    config: MaskRCNNConfig,
-    settings: SampleSettings,
-    change: Augmentation | None,
-) -> Sample:
+def place_example(example: Example, scale: float, config: ModelConfig, change: Augmentation | None) -> Placed:
     """Bring what was read to the network's size and scaling; `change` None: nothing is changed.
 
     Raises:
@@ -174,33 +190,17 @@ def finish_sample(
     if after != before:
         image = resample(image, *after) if change is not None else resize_bilinear(image, *after)
     image, ((top, _), (left, _)) = pad_image(image, *config.image_shape)
-    masks, class_ids = [], []
-    visible = np.ones(len(example.masks)) if example.visible is None else example.visible
-    for mask, class_id, share in zip(example.masks, example.class_ids, visible, strict=True):
-        resized = resize_mask(mask, before, after, top, left)
-        if resized is None:
-            continue
-        cut_away = share < 1 and (share < settings.visible_share or resized.area < settings.visible_pixels)
-        if change is not None:
-            resized = orient_mask(resized, change.orientation, *config.image_shape)
-        masks.append(resized)
-        class_ids.append(-abs(class_id) if cut_away else class_id)
     content = CroppedMask(row=top, column=left, pixels=np.ones(after, dtype=bool))
+    orientation = change.orientation if change is not None else 0
     if change is not None:
-        image = orient_image(image, change.orientation)
-        content = orient_mask(content, change.orientation, *config.image_shape)
-    ranked = _by_importance(masks, class_ids)
-    kept = sorted(ranked[: config.max_instances])
-    left_out = [masks[index].box for index in ranked[config.max_instances :]]
-    return Sample(
+        image = orient_image(image, orientation)
+        content = orient_mask(content, orientation, *config.image_shape)
+    return Placed(
         image=scale_pixels(image, config.band_mean, config.band_scale),
         content=content.box,
-        masks=tuple(masks[index] for index in kept),
-        class_ids=np.array([class_ids[index] for index in kept], dtype=np.int32),
-        left_out=np.array(left_out, dtype=np.float32).reshape(-1, 4),
+        before=before,
+        after=after,
+        top=top,
+        left=left,
+        orientation=orientation,
     )
-
-
-def _by_importance(masks: Sequence[CroppedMask], class_ids: Sequence[int]) -> list[int]:
-    """Indices of the objects, the largest first, then those of the regions."""
-    return sorted(range(len(masks)), key=lambda index: (class_ids[index] < 0, -masks[index].area, index))
