@@ -120,6 +120,71 @@ def test_images_of_one_extent_are_cut_alike(scene):
     assert len({image.name.partition("[")[2] for image in split.validation}) == 1
     kept = {image.name.partition("[")[2] for image in split.images}
     assert kept.isdisjoint(image.name.partition("[")[2] for image in split.validation)
-    elsewhere = (dates[0], replace(dates[1], extent=(5.0, 0.0, 75.0, 10.0)))
+
+
+def test_images_that_overlap_in_one_scene_are_cut_along_one_line(scene):
+    (first,) = scene.images
+    west, east = (
+        replace(first, name=name, source="ground", extent=(x, 0.0, x + 70.0, 10.0))
+        for name, x in (("west", 0.0), ("east", 35.05))
+    )
+    split = split_dataset(replace(scene, images=(west, east)), 0.2, seed=1)
+
+    def ground(images):
+        covered = set()
+        for image in images:
+            x1, x2 = 0, 700
+            if "[" in image.name:
+                x1, x2 = map(int, image.name.partition(",")[2].rstrip("]").split(":"))
+            start = 0 if image.name.startswith("west") else 350.5
+            covered |= set(range(int(start + x1), int(np.ceil(start + x2))))  # in tenths of a map unit
+        return covered
+
+    kept, apart = ground(split.images), ground(split.validation)
+    assert len(kept & apart) <= 2  # the line may lie inside of a cell of the other image's grid
+    assert 150 < len(apart) < 250 and len(kept | apart) > 900
+
+
+def test_only_places_that_are_not_known_are_no_reason_to_guess(scene):
+    (first,) = scene.images
+    parts = tuple(replace(first, name=name, source="ground") for name in ("a", "b"))
     with pytest.raises(DatasetError, match="validation_steps=0"):
-        split_dataset(replace(scene, images=elsewhere))
+        split_dataset(replace(scene, images=parts))
+
+
+def test_a_scene_of_most_images_is_cut_and_the_others_are_trained_on(scene):
+    (first,) = scene.images
+    tiles = tuple(
+        replace(first, name=f"t{n}", source="mosaic", extent=(60.0 * n, 0.0, 60.0 * n + 70.0, 10.0))
+        for n in range(8)
+    )
+    split = split_dataset(replace(scene, images=(*tiles, first)), 0.2, seed=1)
+    assert {image.source for image in split.validation} == {"mosaic"}
+    assert first in split.images
+    assert 1 <= len(split.validation) <= 3
+
+
+def test_validation_that_shows_ground_of_the_training_is_named(dataset):
+    given = replace(
+        dataset,
+        images=dataset.images[:7],
+        validation=(replace(dataset.images[7], source=dataset.images[0].source), dataset.images[8]),
+    )
+    split = split_dataset(given)
+    assert split.validation == given.validation
+    assert "1 image(s) for validation" in split.notes[-1] and given.validation[0].name in split.notes[-1]
+
+
+def test_ground_of_the_validation_is_not_held_out(dataset):
+    shared = replace(dataset.images[9], source=dataset.images[0].source)
+    for seed in range(8):
+        given = replace(dataset, images=dataset.images[:3], validation=(shared,))
+        _, held = hold_out(given, 0.5, seed=seed)
+        assert held and dataset.images[0] not in held
+
+
+def test_splitting_takes_time_in_proportion_to_the_scenes(dataset):
+    first = dataset.images[0]
+    images = tuple(replace(first, source=f"scene {number}") for number in range(20_000))
+    split = split_dataset(replace(dataset, images=images), 0.25, seed=1)  # hours, were it quadratic
+    assert len(split.validation) == 5_000
