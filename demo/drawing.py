@@ -17,6 +17,7 @@ from scipy import ndimage
 CLASSES = ("building", "tank")
 CRS = "EPSG:32633"
 PIXEL_SIZE = 0.5  # metres
+SPACING = 5000.0  # map units between the training scenes
 ORIGIN = (460000.0, 5550000.0)  # west, north
 
 
@@ -129,10 +130,14 @@ def write_geotiff(path: Path, image: np.ndarray, *, origin: tuple[float, float] 
 
 
 def write_training_directory(directory: Path, name: str, scene: DrawnScene) -> Path:
-    """Write a scene in the directory layout that the train module reads: image and a mask per object."""
+    """Write a scene in the directory layout that the train module reads: image and a mask per object.
+
+    Each scene of a directory lies on ground of its own, since images of the same ground aren't split.
+    """
     folder = directory / name
     folder.mkdir(parents=True)
-    write_geotiff(folder / f"{name}.tif", scene.image)
+    east = ORIGIN[0] + (len(list(directory.iterdir())) - 1) * SPACING
+    write_geotiff(folder / f"{name}.tif", scene.image, origin=(east, ORIGIN[1]))
     for number, class_name in enumerate(scene.class_names, 1):
         mask = np.where(scene.labels == number, 255, 0).astype(np.uint8)
         path = folder / f"{name}-{class_name}-{number}.png"
