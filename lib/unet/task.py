@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 
 from ann.task import Feed, Scorer, Task
+from ann.data.targets.cells import CELLS
 from ann.training.job import Job
+from ann.training.preparation import feed_of
 from unet.config import UNetConfig
 from unet.model_file import KIND
 
-STAGES = {"heads": r"^(up|join|decoder|logits)", "4+": r"^(up|join|decoder|logits|res4|bn4)", "all": r""}
+OWN = "up|join|decoder|logits"  # layers that no backbone has
+STAGES = {"heads": rf"({OWN})", "4+": rf"({OWN}|res4|bn4)", "all": ""}
 
 
 def _build_network(config: UNetConfig):
@@ -19,19 +22,17 @@ def _build_network(config: UNetConfig):
 
 
 def _backbone(network):
-    from unet.network.model import encoder_of
-
-    return encoder_of(network)
+    return network.get_layer("encoder")
 
 
 def _layout(network):
-    from unet.network.model import layout
+    from ann.weights.layout import layer_groups
 
-    return layout(network)
+    return layer_groups(network)
 
 
 def _set_trainable(network, stage: str, train_batch_norm: bool) -> None:
-    from unet.network.model import all_layers
+    from ann.weights.layout import all_layers
 
     for layer in all_layers(network):
         layer.trainable = re.match(STAGES[stage], layer.name) is not None
@@ -45,9 +46,7 @@ def _training_model(network, config: UNetConfig):
 
 
 def _make_feed(job: Job, part: slice) -> Feed:
-    from unet.samples import make_feed
-
-    return make_feed(job, part)
+    return feed_of(job, CELLS, part)
 
 
 def _make_scorer(job: Job, network) -> Scorer:

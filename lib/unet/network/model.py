@@ -38,7 +38,9 @@ def build_network(config: UNetConfig) -> keras.Model:
         x = join_levels(backbone_levels(images, config), BACKBONE_DECODER, up="resize", normalise=True)
         size = 3
     x = layers.Conv2D(outputs, size, padding="same", dtype="float32", name="logits")(x)
-    return keras.Model(images, x, name=config.backbone)
+    network = keras.Model(images, x, name=config.backbone)
+    network.train_batch_norm = True  # see `TrainingModel`
+    return network
 
 
 def backbone_levels(images, config: UNetConfig) -> list:
@@ -46,7 +48,7 @@ def backbone_levels(images, config: UNetConfig) -> list:
     from ann.backbones.build import build_backbone, with_stem
 
     backbone = with_stem(build_backbone(config.backbone_name, config.bands))
-    encoder = keras.Model(backbone.input, backbone.outputs[:-1], name=backbone.name)
+    encoder = keras.Model(backbone.input, backbone.outputs[:-1], name="encoder")
     return [images, *encoder(images)]
 
 

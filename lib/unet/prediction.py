@@ -1,0 +1,49 @@
+"""A U-Net at work: how scenes are cut for it, and what makes probabilities of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from keras import ops
+
+from ann.inference.cells import CellSettings, halo
+from ann.inference.compilation import compile_function, compile_model
+from ann.inference.field_of_view import reach
+from ann.inference.tile_rows import NetworkInput
+from unet.config import UNetConfig
+from unet.network.losses import probabilities
+
+SIDE = 1024  # pixels of tiles, where nothing else is asked for
+LARGEST_SHARE = 4  # of a tile's side, in halos, at least: less would leave too little of it
+
+
+def cell_settings(
+    network: keras.Model, config: UNetConfig, *, side: int | None = None, batch_size: int = 1
+) -> CellSettings:
+    """How scenes are cut. side: of tiles, pixels; by default large enough that little is computed twice.
+
+    Raises:
+        AnnError: a side that the network can't take.
+    """
+    stride = config.size_multiple
+    seen = reach(network, stride)
+    side = side or max(SIDE, LARGEST_SHARE * halo(seen, stride))
+    given = NetworkInput(
+        tile_shape=(side, side),
+        band_mean=config.band_mean,
+        band_scale=config.band_scale,
+        batch_size=batch_size,
+    )
+    return CellSettings(given=given, reach=seen, stride=stride)
+
+
+def probability_network(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+    """images (B, H, W, bands) float32, scaled -> probabilities (B, H, W, K) float32, see `losses`.
+
+    Later changes of the network's weights are seen.
+    """
+    logits = compile_model(network)
+    finish = compile_function(probabilities)
+    return lambda images: ops.convert_to_numpy(finish(logits(images)))
