@@ -183,6 +183,15 @@ def test_what_no_pixel_shows_is_named_and_not_counted(tmp_path):
     assert "annotation 43" in told["0 to 1"]
 
 
+def test_rings_far_apart_are_named(tmp_path):
+    near, far = [10, 2, 16, 2, 16, 7, 10, 7], [22, 12, 27, 12, 27, 17, 22, 17]
+    write(tmp_path, content(annotations=[annotation([SQUARE, near], id=1), annotation([SQUARE, far], id=2)]))
+    dataset = open_dataset(tmp_path, ["house"])
+    assert dataset.instance_counts == (2,)
+    (note,) = dataset.notes
+    assert "far apart" in note and "annotation 2 of" in note and "annotation 1 of" not in note
+
+
 def test_an_annotation_given_twice_is_one_object(tmp_path):
     turned = SQUARE[4:] + SQUARE[:4]
     write(tmp_path, content(annotations=[annotation([ring], id=3) for ring in (SQUARE, SQUARE, turned)]))

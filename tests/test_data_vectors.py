@@ -220,14 +220,23 @@ def test_a_polygon_given_twice_is_one_object(tmp_path, image):
     assert "labelled more than once: fid 3" in dataset.notes[0]
 
 
-def test_parts_far_apart_are_named(tmp_path, image):
-    far = shapely.MultiPolygon([square(2, 3, 6, 8), square(30, 40, 36, 50)])
-    near = shapely.MultiPolygon([square(2, 20, 6, 25), square(2, 26, 6, 30)])
-    write_vector(tmp_path / "scene.gpkg", [near, far], label=["a", "a"], geometry_type="MultiPolygon")
+@pytest.mark.parametrize(
+    ("parts", "far"),
+    [
+        ([(2, 20, 6, 25), (2, 26, 6, 30)], False),  # a roof under a branch
+        ([(2, 3, 6, 8), (30, 40, 36, 50)], True),
+        ([(2, 3, 12, 13), (2, 25, 12, 35)], True),  # side by side
+        ([(20, 30, 30, 45), (32, 47, 40, 55)], False),
+        ([(2, 2, 10, 10), (11, 11, 19, 19), (20, 20, 28, 28)], False),  # a chain
+        ([(2, 2, 10, 10), (11, 11, 19, 19), (30, 30, 38, 38)], True),
+    ],
+)
+def test_parts_far_apart_are_named(tmp_path, image, parts, far):
+    whole = shapely.MultiPolygon([square(*part) for part in parts])
+    write_vector(tmp_path / "scene.gpkg", [whole], label=["a"], geometry_type="MultiPolygon")
     dataset = open_dataset(tmp_path, ["a"])
-    assert dataset.instance_counts == (2,)
-    (note,) = dataset.notes
-    assert "far apart" in note and "fid 2." in note and "explodecollections" in note
+    assert dataset.instance_counts == (1,)
+    assert [("far apart" in note, "fid 1." in note) for note in dataset.notes] == [(True, True)] * far
 
 
 @pytest.mark.parametrize("degrees", [0, 30, 90, 180])

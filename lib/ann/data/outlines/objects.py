@@ -9,12 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import shapely
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
 from ann.data.dataset import LabelledImage, name_some
 from ann.data.outlines.shapes import Shape, drawn_digest
 from ann.data.pixels.windows import Window
 from ann.errors import DatasetError
 
-FAR_APART = 4  # the box of an object is that many times as large as those of its parts together
+NEAR_SHARE = 0.25  # a roof under a tree falls into parts that are nearer than that, two buildings don't
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,15 +99,19 @@ def check_drawn(
 
 
 def far_apart(boxes: Sequence[Sequence[float]]) -> bool:
-    """Whether parts of one object, boxes (N, 4), (x1, y1, x2, y2) in any unit, are rather several objects."""
+    """Whether parts of one object, boxes (N, 4), (x1, y1, x2, y2) in any unit, are rather several objects.
+
+    They are unless every part can be reached from every other over gaps of at most `NEAR_SHARE` of the mean
+    sides (roots of the areas) of both boxes at the gap, added.
+    """
     if len(boxes) < 2:
         return False
-    west, south, east, north = (
-        function(column)
-        for function, column in zip((min, min, max, max), zip(*boxes, strict=True), strict=True)
-    )
-    sizes = sum((box[2] - box[0]) * (box[3] - box[1]) for box in boxes)
-    return (east - west) * (north - south) > FAR_APART * sizes
+    x1, y1, x2, y2 = np.asarray(boxes, dtype=float).T
+    reach = NEAR_SHARE * np.sqrt((x2 - x1) * (y2 - y1))
+    grown = shapely.box(x1 - reach, y1 - reach, x2 + reach, y2 + reach)
+    ones, others = shapely.STRtree(grown).query(grown)
+    links = coo_array((np.ones(len(ones)), (ones, others)), shape=(len(grown), len(grown)))
+    return connected_components(links, directed=False)[0] > 1
 
 
 def far_apart_note(source: str, parts: str, names: Sequence[str], way_out: str) -> str:

@@ -29,7 +29,7 @@ from ann.data.dataset import (
     check_labels,
     name_some,
 )
-from ann.data.outlines.objects import Label, Sieve, check_drawn
+from ann.data.outlines.objects import Label, Sieve, check_drawn, far_apart, far_apart_note
 from ann.data.outlines.rle import decode_runs, mask_from_runs
 from ann.data.outlines.shapes import PackedMask, Polygons, Shape
 from ann.data.pixels.rasters import ImageHeader, read_header
@@ -51,6 +51,7 @@ class _Labels:
     by_class: dict[str, list[str]] = field(default_factory=dict)
     without_outline: list[str] = field(default_factory=list)
     fractions: list[str] = field(default_factory=list)
+    scattered: list[str] = field(default_factory=list)
     sieve: Sieve = field(default_factory=Sieve)
 
     def notes(self) -> list[str]:
@@ -62,6 +63,9 @@ class _Labels:
         ):
             if places:
                 notes.append(f"{len(places)} annotation(s) {what} were ignored: {name_some(places)}.")
+        if self.scattered:
+            way_out = "give each its own annotation"
+            notes.append(far_apart_note("The data", "outlines", self.scattered, way_out))
         return notes
 
 
@@ -169,6 +173,8 @@ def _read_outlines(
             fractions.append(place)
         else:
             outlines.append((annotation, place, shape))
+            if isinstance(shape, Polygons) and far_apart([_box_of(rings[0]) for rings in shape.parts]):
+                labels.scattered.append(place)
     if fractions and not outlines:
         raise DatasetError(
             f"The outlines in {file.path} have coordinates of 0 to 1 ({name_some(fractions)}): "
@@ -183,6 +189,10 @@ def _read_outlines(
     labels.without_outline += without
     labels.fractions += fractions
     return outlines
+
+
+def _box_of(ring: np.ndarray) -> tuple[float, float, float, float]:
+    return (*ring.min(axis=0).tolist(), *ring.max(axis=0).tolist())
 
 
 def _place_of(annotation: dict[str, Any], file: CocoFile) -> str:
