@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -15,7 +16,7 @@ from ann.data.split import split_dataset
 from ann.devices.available import check_device_count, list_devices
 from ann.errors import AnnError, DatasetError, DeviceError
 from ann.training import log, loop, memory, preparation, state
-from ann.training.image_size import ImageSize
+from ann.training.image_size import ImageSize, network_input_shape
 from ann.training.job import Job
 from ann.training.loop import run_epochs
 from ann.training.precision import cpu_has_bfloat16, use_precision
@@ -24,11 +25,11 @@ from ann.training.settings import TrainingSettings
 from ann.weights import load_weights
 from drawing import CLASSES, draw_scene, write_training_directory
 from maskrcnn.config import MaskRCNNConfig
-from maskrcnn.model_file import read_model
+from maskrcnn.model_file import KIND, read_model
 from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.model import build_network
 from maskrcnn.network.training import TrainingNetwork
-from maskrcnn.preparation import make_feed
+from maskrcnn.preparation import anchor_scales, make_feed, summary
 from maskrcnn.task import TASK
 from model_files import weights_of
 
@@ -171,7 +172,7 @@ def test_a_run_keeps_model_row_and_curve_of_each_epoch_and_resumes_exactly(datas
     result, parts = run(dataset, tmp_path / "parts", reporter=Impatient())
     assert (result.last_epoch, result.interrupted) == (1, True)
     assert not parts.model_path(2).exists()
-    assert preparation.epoch_to_resume(parts, parts.model_path(1)) == 1
+    assert preparation.epoch_to_resume(parts, parts.model_path(1), KIND) == 1
     run(dataset, tmp_path / "parts", first_epoch=2, initial=parts.state_path)
 
     expected, received = weights_of(whole.model_path(2)), weights_of(parts.model_path(2))
@@ -197,20 +198,20 @@ def test_the_run_ends_when_no_model_has_been_better_for_a_while(dataset, tmp_pat
 
 def test_a_run_of_limited_time_trains_all_stages_and_goes_on_where_it_was(dataset, tmp_path):
     reporter = Quiet()
-    options = {"epochs": 50, "steps_per_epoch": 10_000, "minutes": 0.7, "staged": True}
+    options = {"epochs": 50, "steps_per_epoch": 10_000, "minutes": 1.0, "staged": True}
     result, settings = run(dataset, tmp_path, reporter=reporter, **options)
     rows = log.read_rows(settings.table_path)
     assert [row["stage"] for row in rows] == ["heads", "4+", "all"] and result.last_epoch == 3
     assert reporter.percents[-1][0] > 0.5 * reporter.percents[-1][1]
     told = [text for text in reporter.texts if " left" in text and "not known" not in text]
     assert told and not any(" h " in text for text in told)  # 500,000 steps would take hours
-    progress = state.read_progress(settings.state_path)
+    progress = state.read_progress(settings.state_path, KIND)
     assert progress.batches == sum(int(row["steps"]) for row in rows)
     assert (progress.layers, progress.stage_first, progress.seconds) == ("all", 3, 0)
     initial = settings.state_path
     run(dataset, tmp_path, first_epoch=4, initial=initial, **options | {"epochs": 4, "steps_per_epoch": 1})
     assert log.read_rows(settings.table_path)[-1]["stage"] == "all"
-    assert state.read_progress(settings.state_path).batches == progress.batches + 1
+    assert state.read_progress(settings.state_path, KIND).batches == progress.batches + 1
 
 
 def test_only_the_last_stage_is_ended_early(dataset, tmp_path):
@@ -320,8 +321,8 @@ def test_processors_made_for_bfloat16_are_known_by_their_flags(tmp_path):
 
 def test_a_run_goes_on_only_from_its_own_last_model(dataset, tmp_path):
     settings = TrainingSettings(name="test", logs=tmp_path, epochs=5)
-    assert preparation.epoch_to_resume(settings, None) == 0
-    assert preparation.epoch_to_resume(settings, tmp_path / "mask_rcnn_test_3.h5") == 0
+    assert preparation.epoch_to_resume(settings, None, KIND) == 0
+    assert preparation.epoch_to_resume(settings, tmp_path / "mask_rcnn_test_3.h5", KIND) == 0
 
 
 def test_rows_of_an_epoch_that_is_trained_again_are_replaced(tmp_path):
@@ -357,7 +358,7 @@ def test_sides_that_the_network_cannot_take_are_refused(low, high, text):
 
 def test_without_resizing_images_must_have_sides_that_the_network_takes(dataset):
     with pytest.raises(DatasetError, match="96 x 96"):
-        preparation.network_input_shape(dataset.images, ImageSize(64, 64, True))
+        network_input_shape(dataset.images, ImageSize(64, 64, True))
 
 
 def square_objects(*sides, image_side=1024):
@@ -392,30 +393,35 @@ def square_objects(*sides, image_side=1024):
     ],
 )
 def test_anchors_follow_the_smallest_and_the_largest_objects(sides, expected):
-    assert preparation.anchor_scales([square_objects(*sides)], (1024, 1024), 0) == expected
+    assert anchor_scales([square_objects(*sides)], (1024, 1024), 0) == expected
 
 
 def test_anchors_suit_objects_as_the_network_sees_them():
     small = square_objects(*[10] * 20, image_side=256)
-    assert preparation.anchor_scales([small], (1024, 1024), 0)[0] == 8
-    assert preparation.anchor_scales([small], (1024, 1024), 1024)[0] == 32  # enlarged four times
+    assert anchor_scales([small], (1024, 1024), 0)[0] == 8
+    assert anchor_scales([small], (1024, 1024), 1024)[0] == 32  # enlarged four times
     # of 2000 pixels no window shows more than 256
-    assert max(preparation.anchor_scales([square_objects(*[8, 2000] * 9)], (256, 256), 0)) == 256
+    assert max(anchor_scales([square_objects(*[8, 2000] * 9)], (256, 256), 0)) == 256
 
 
 def test_regions_to_ignore_do_not_move_the_anchors():
     image = square_objects(*[40] * 20, *[4] * 20)
     image.class_ids[20:] = -1
-    assert preparation.anchor_scales([image], (1024, 1024), 0)[0] == 32
+    assert anchor_scales([image], (1024, 1024), 0)[0] == 32
+
+
+def job_of(dataset, config, size):
+    settings = TrainingSettings(name="test", logs=Path())
+    return Job(task=TASK, dataset=dataset, config=config, size=size, settings=settings)
 
 
 def test_more_objects_than_places_are_told_at_the_start():
     dataset = Dataset(classes=("tree",), images=(square_objects(*[8] * 50),))
     size = ImageSize(64, 64, False)
     places = small_config(max_instances=40)
-    text = preparation.summarise(dataset, places, size)
+    text = summary(job_of(dataset, places, size))
     assert "Up to 50 instances are in view at a time, but 40 at most" in text
-    assert "in view" not in preparation.summarise(dataset, small_config(max_instances=50), size)
+    assert "in view" not in summary(job_of(dataset, small_config(max_instances=50), size))
 
 
 def test_more_devices_than_there_are_is_an_error_that_lists_them():

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import fuzz_weights
 from ann.errors import ModelFileError
 from ann.weights import description, inspection, load_weights, model_file, save_model
-from maskrcnn.model_file import read_model
+from maskrcnn.model_file import KIND, read_model
 from model_files import Variable, small_config, small_network, values_of, write_legacy
 
 CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.h5"))
@@ -258,7 +258,7 @@ def test_a_description_that_no_model_has_is_refused(change):
     values = json.loads(description.write_description(small_config(), None, {}))
     values["config"] |= change
     with pytest.raises(ModelFileError, match="description"):
-        description.read_description(json.dumps(values))
+        description.read_description(KIND, json.dumps(values))
 
 
 @pytest.mark.parametrize(
@@ -266,12 +266,12 @@ def test_a_description_that_no_model_has_is_refused(change):
 )
 def test_a_description_that_is_no_description_is_refused(text):
     with pytest.raises(ModelFileError, match="description is damaged"):
-        description.read_description(text)
+        description.read_description(KIND, text)
 
 
 def test_a_description_of_a_newer_version_asks_for_an_update():
     with pytest.raises(ModelFileError, match="Update"):
-        description.read_description(json.dumps({"format": 2}))
+        description.read_description(KIND, json.dumps({"format": 2}))
 
 
 @pytest.mark.parametrize("kinds", [{"classes": 4}, {"bands": 5}, {"backbone": "resnet101"}])
