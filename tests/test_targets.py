@@ -65,6 +65,16 @@ def test_a_crowd_makes_anchors_neutral_and_is_no_object():
     assert match.tolist() == [[0, 1, 1, 0, 0, -1]]
 
 
+def test_what_lies_inside_of_a_large_crowd_is_no_background():
+    # an IoU of 100 / 1,000,000
+    anchors = [[500, 500, 510, 510], [996, 500, 1006, 510], [994, 500, 1004, 510], [1200, 0, 1210, 10]]
+    match, _ = match_anchors(anchors, [[-1]], [[[0, 0, 1000, 1000]]], np.zeros((1, 4)))
+    assert match.tolist() == [[0, -1, 0, -1]]  # 40 % of the second lie inside, 60 % of the third
+    rois = [[[0.5, 0.5, 0.51, 0.51], [0.2, 0.2, 0.21, 0.21], [0.96, 0.96, 0.97, 0.97]]]
+    found = sample_rois(rois, [[-1]], [[[0, 0, 951, 951]]], np.zeros((1, 1, 9, 9)), image_shape=(1001, 1001))
+    np.testing.assert_allclose(found.rois[0], [rois[0][2], *[[0] * 4] * 3], atol=1e-6)
+
+
 def test_an_image_without_objects_has_background_only():
     noise = [[0.3, 0.2, 0.9, 0.1, 0.4]]
     match, deltas = match_anchors(ROW_OF_ANCHORS, [[0, 0]], np.zeros((1, 2, 4)), noise, size=3)

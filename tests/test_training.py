@@ -404,6 +404,15 @@ def test_anchors_suit_objects_as_the_network_sees_them():
     assert max(anchor_scales([square_objects(*[8, 2000] * 9)], (256, 256), 0)) == 256
 
 
+@pytest.mark.parametrize("mean", [-1e36, float("nan")])
+def test_statistics_of_shards_that_counted_missing_data_are_refused(mean):
+    dataset = Dataset(
+        classes=("tree",), images=(square_objects(9),), band_statistics=((0.5, mean), (0.2, 0.2))
+    )
+    with pytest.raises(DatasetError, match=r"band 2 has the mean .* write the shards again"):
+        preparation.band_scaling(dataset)
+
+
 def test_regions_to_ignore_do_not_move_the_anchors():
     image = square_objects(*[40] * 20, *[4] * 20)
     image.class_ids[20:] = -1

@@ -15,7 +15,8 @@ from ann.data.dataset import Dataset, count_instances
 from ann.data.samples.batches import TrainingBatches, ValidationBatches
 from ann.data.samples.samples import LabelKind, SampleSettings
 from ann.data.samples.scaling import band_statistics
-from ann.errors import AnnError
+from ann.data.samples.values import IMPOSSIBLE
+from ann.errors import AnnError, DatasetError
 from ann.task import Feed
 from ann.training.image_size import ImageSize, network_input_shape
 from ann.training.job import Job
@@ -41,9 +42,21 @@ def shared_values(dataset: Dataset, size: ImageSize, backbone: str) -> dict:
 
 
 def band_scaling(dataset: Dataset) -> dict:
-    """The scaling of bands that suits the images, as fields of a model's description."""
-    mean, scale = dataset.band_statistics or band_statistics(dataset.images)
-    return {"band_mean": mean, "band_scale": scale}
+    """Mean and deviation of each band, as fields of a model's description.
+
+    Raises:
+        DatasetError: see `band_statistics`; or what the data knows comes from values that stood for missing
+            data.
+    """
+    mean, deviation = dataset.band_statistics or band_statistics(dataset.images)
+    for band, values in enumerate(zip(mean, deviation, strict=True), start=1):
+        if not all(abs(value) < IMPOSSIBLE for value in values):
+            raise DatasetError(
+                f"The statistics that came with the training data say that band {band} has the mean "
+                f"{values[0]:.4g} and the deviation {values[1]:.4g}: a value that stands for missing data "
+                "was counted. Declare it in the images, and write the shards again"
+            )
+    return {"band_mean": mean, "band_scale": deviation}
 
 
 def check_initial_model(initial: ModelFile, dataset: Dataset, backbone: str, other_classes: bool) -> None:

@@ -26,7 +26,7 @@ def iou_of_edges(box, other):
     height = ops.minimum(box[2], other[2]) - ops.maximum(box[0], other[0])
     width = ops.minimum(box[3], other[3]) - ops.maximum(box[1], other[1])
     intersection = ops.maximum(height, 0.0) * ops.maximum(width, 0.0)
-    union = _area(box) + _area(other) - intersection
+    union = area_of_edges(box) + area_of_edges(other) - intersection
     return intersection / ops.maximum(union, SMALLEST_AREA)  # an inverted box intersects nothing
 
 
@@ -35,7 +35,8 @@ def edges(boxes):
     return tuple(boxes[..., edge] for edge in range(4))
 
 
-def _area(box):
+def area_of_edges(box):
+    """Area of boxes given as four arrays y1, x1, y2, x2."""
     return (box[2] - box[0]) * (box[3] - box[1])
 
 

@@ -12,14 +12,23 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-from maskrcnn.network.boxes import edges, encode_deltas, iou, iou_of_edges, keep_pixels, normalise_boxes
+from maskrcnn.network.boxes import (
+    area_of_edges,
+    edges,
+    encode_deltas,
+    iou,
+    iou_of_edges,
+    keep_pixels,
+    normalise_boxes,
+)
 from maskrcnn.network.picking import best_indices, gather_rows, scatter_rows
 from maskrcnn.network.sampling import corners, sample_axis
 
 ANCHOR_OBJECT = 0.7  # IoU from which an anchor is an object
 ANCHOR_BACKGROUND = 0.3  # IoU below which it is background
 ROI_OBJECT = 0.5  # IoU from which a region is an object, below it is background
-CROWD_TOUCHED = 0.001  # IoU with a crowd from which an anchor or region can't be background
+CROWD_TOUCHED = 0.001  # IoU with a crowd from which an anchor or region can't be background ...
+CROWD_COVERED = 0.5  # ... nor if that share of it lies inside, however small it is beside the crowd
 EQUAL_OVERLAP = 1e-6  # IoUs that differ by less are rounding errors apart
 
 
@@ -27,7 +36,7 @@ def anchor_targets(anchors, class_ids, boxes, noise, *, anchors_per_image, box_d
     """Which anchors should be objects, which background, and how the objects should move.
 
     An anchor is an object from an IoU of 0.7, or if no anchor overlaps an instance more (each of several
-    equally good ones). It is background if its IoU with every instance is below 0.3 and it touches no crowd.
+    equally good ones). It is background if its IoU with every instance is below 0.3 and it lies on no crowd.
     At most half of the sample are objects, background fills the rest.
 
     Args:
@@ -45,9 +54,9 @@ def anchor_targets(anchors, class_ids, boxes, noise, *, anchors_per_image, box_d
     anchors = ops.convert_to_tensor(anchors, dtype="float32")
     boxes = ops.cast(boxes, "float32")
     count = anchors.shape[0]
-    overlap, instance, crowd_overlap, is_best = _match_anchors(anchors, class_ids, boxes)
+    overlap, instance, on_crowd, is_best = _match_anchors(anchors, class_ids, boxes)
     objects = is_best | (overlap >= ANCHOR_OBJECT)
-    background = (overlap < ANCHOR_BACKGROUND) & (crowd_overlap < CROWD_TOUCHED) & ~objects
+    background = (overlap < ANCHOR_BACKGROUND) & ~on_crowd & ~objects
 
     object_limit = min(anchors_per_image // 2, count)
     object_index, object_chosen = _choose(objects, noise, object_limit)
@@ -74,7 +83,7 @@ def _match_anchors(anchors, class_ids, boxes):
     Returns:
         overlap: (B, A) float32, highest IoU with an instance.
         instance: (B, A) int32, which instance that is, the first of several; 0 if there is none.
-        crowd_overlap: (B, A) float32, highest IoU with a crowd.
+        on_crowd: (B, A) bool, can't be background.
         is_best: (B, A) bool, no anchor overlaps some instance more.
     """
     anchor_edges = [ops.expand_dims(edge, 0) for edge in edges(anchors)]  # (1, A) each
@@ -84,23 +93,37 @@ def _match_anchors(anchors, class_ids, boxes):
     def unfinished(slot, *_):
         return slot < used
 
-    def match_slot(slot, overlap, instance, crowd_overlap, is_best):
+    def match_slot(slot, overlap, instance, on_crowd, is_best):
         box_edges = [
             ops.expand_dims(edge, -1) for edge in edges(ops.take(boxes, slot, axis=1))
         ]  # (B, 1) each
         class_id = ops.expand_dims(ops.take(class_ids, slot, axis=1), -1)
         slot_overlap = iou_of_edges(box_edges, anchor_edges)  # (B, A)
-        crowd_overlap = ops.maximum(crowd_overlap, ops.where(class_id < 0, slot_overlap, 0.0))
+        on_crowd |= (class_id < 0) & _is_on(
+            slot_overlap, area_of_edges(anchor_edges), area_of_edges(box_edges)
+        )
         slot_overlap = ops.where(class_id > 0, slot_overlap, 0.0)
         best = ops.max(slot_overlap, axis=-1, keepdims=True)
         is_best |= slot_overlap >= ops.where(best > 0, best - EQUAL_OVERLAP, 2.0)
         instance = ops.where(slot_overlap > overlap, slot, instance)
-        return slot + 1, ops.maximum(overlap, slot_overlap), instance, crowd_overlap, is_best
+        return slot + 1, ops.maximum(overlap, slot_overlap), instance, on_crowd, is_best
 
     none = ops.zeros_like(boxes[:, 0, :1]) + ops.zeros_like(anchor_edges[0])  # (B, A)
     no_instance = ops.cast(none, "int32")
-    start = (ops.convert_to_tensor(0, dtype="int32"), none, no_instance, none, no_instance > 0)
+    start = (
+        ops.convert_to_tensor(0, dtype="int32"),
+        none,
+        no_instance,
+        no_instance > 0,
+        no_instance > 0,
+    )
     return ops.while_loop(unfinished, match_slot, start)[1:]
+
+
+def _is_on(overlap, area, crowd_area):
+    """Whether boxes of an area lie on a crowd, by their IoU with it; shapes broadcast."""
+    inside = overlap / (1 + overlap) * (area + crowd_area)
+    return (overlap >= CROWD_TOUCHED) | ((overlap > 0) & (inside >= CROWD_COVERED * area))
 
 
 class RoiTargets(NamedTuple):
@@ -129,7 +152,7 @@ def roi_targets(
 ):
     """A sample of the proposals and what the heads should make of them.
 
-    A proposal is an object from an IoU of 0.5 with an instance, else background, unless it touches a crowd.
+    A proposal is an object from an IoU of 0.5 with an instance, else background, unless it lies on a crowd.
     Background fills the sample up. The legacy models took background in a fixed ratio to the objects found,
     so they learnt nothing from an image without objects.
 
@@ -154,12 +177,14 @@ def roi_targets(
     rois = ops.stop_gradient(ops.cast(rois, "float32"))
     boxes = (keep_pixels if pixels else normalise_boxes)(boxes, image_shape)
     overlaps = iou(rois, boxes)  # (B, P, N)
-    crowd_overlap = ops.max(ops.where((class_ids < 0)[:, None], overlaps, 0.0), axis=2)  # (B, P)
+    areas, box_areas = area_of_edges(edges(rois)), area_of_edges(edges(boxes))
+    on_crowds = _is_on(overlaps, areas[:, :, None], box_areas[:, None])  # (B, P, N)
+    on_crowd = ops.any((class_ids < 0)[:, None] & on_crowds, axis=2)  # (B, P)
     overlaps = ops.where((class_ids > 0)[:, None], overlaps, 0.0)
     overlap = ops.max(overlaps, axis=2)
     real = ops.any(rois != 0, axis=-1)
     objects = real & (overlap >= ROI_OBJECT)
-    background = real & (overlap < ROI_OBJECT) & (crowd_overlap < CROWD_TOUCHED)
+    background = real & (overlap < ROI_OBJECT) & ~on_crowd
 
     proposals = rois.shape[1]
     object_limit = min(object_places(count, positive_share), proposals)
