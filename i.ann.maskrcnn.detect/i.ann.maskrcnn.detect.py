@@ -81,7 +81,7 @@
 # %end
 # %option G_OPT_F_BIN_INPUT
 # % key: model
-# % label: Model file (.h5)
+# % label: Model file (.h5), or a checkpoint of torchvision or detectron2 (.pth, .pkl, .safetensors)
 # % description: As written by i.ann.maskrcnn.train, or any Mask R-CNN model in the same layout
 # % required: yes
 # % guisection: Model
@@ -91,6 +91,16 @@
 # % type: string
 # % label: Names of the classes, in the order of training
 # % description: May be left out if the model file knows its classes
+# % required: no
+# % multiple: yes
+# % guisection: Model
+# %end
+# %option
+# % key: model_settings
+# % type: string
+# % label: What a checkpoint of another program does not tell about its model
+# % description: As name=value: epsilon, mean, deviation, shorter_side, longer_side, order and others, see the manual
+# % key_desc: name=value
 # % required: no
 # % multiple: yes
 # % guisection: Model

@@ -140,9 +140,19 @@
 # %end
 # %option G_OPT_F_INPUT
 # % key: model
-# % label: Model file (.h5) to start from
+# % label: Model file to start from: .h5, or a checkpoint of torchvision or detectron2 (.pth, .pkl, .safetensors)
 # % description: Leave empty to train from scratch
 # % required: no
+# % guisection: Model
+# %end
+# %option
+# % key: model_settings
+# % type: string
+# % label: What a checkpoint of another program does not tell about its model
+# % description: As name=value: epsilon, mean, deviation, shorter_side, longer_side, order and others, see the manual
+# % key_desc: name=value
+# % required: no
+# % multiple: yes
 # % guisection: Model
 # %end
 # %option

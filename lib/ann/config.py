@@ -69,11 +69,6 @@ class ModelConfig:
         return self.backbone
 
     @property
-    def format_version(self) -> int:
-        """The first version of the description's format that can tell this model from others."""
-        return 1
-
-    @property
     def bands(self) -> int:
         """Number of bands of the input."""
         return len(self.band_mean)

@@ -9,7 +9,6 @@ from typing import ClassVar
 from ann.backbones.names import BACKBONES, ResNetDetails
 from ann.config import ModelConfig
 
-VARIANT_VERSION = 2  # of descriptions of models that earlier versions would take for legacy ones
 LONGEST_SIDE = 8192  # pixels that images are resized to at most
 SIZE_MULTIPLE = 64  # the coarsest pyramid level has a stride of 64 pixels
 
@@ -166,10 +165,6 @@ class MaskRCNNConfig(ModelConfig):
             object.__setattr__(self, "variant", Variant(**self.variant))
         if not isinstance(self.variant, Variant):
             raise ValueError(f"Expected a Variant, received {self.variant!r}")
-
-    @property
-    def format_version(self) -> int:
-        return 1 if self.variant == LEGACY else VARIANT_VERSION
 
     @property
     def size_multiple(self) -> int:

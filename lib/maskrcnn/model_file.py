@@ -10,7 +10,7 @@ from ann import weights
 from ann.errors import ModelFileError
 from ann.weights import ModelFile
 from ann.weights.kind import ModelKind, Recognised
-from maskrcnn.config import VARIANT_VERSION, MaskRCNNConfig
+from maskrcnn.config import MaskRCNNConfig
 
 STEM = "conv1"
 CLASS_LAYER = "mrcnn_class_logits"
@@ -94,6 +94,5 @@ KIND = ModelKind(
     recognise=recognise,
     undescribed=recognised_config,
     backbone_of=recognise_backbone,
-    newest_version=VARIANT_VERSION,
     lengths={"anchor_scales": 5, "box_deviation": 4},
 )

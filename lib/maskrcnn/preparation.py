@@ -21,11 +21,12 @@ from ann.training.preparation import (
     summarise,
 )
 from ann.weights import ModelFile
-from maskrcnn.config import MaskRCNNConfig
+from maskrcnn.config import LEGACY, MaskRCNNConfig
 from maskrcnn.network.anchors import anchor_count
 
 ANCHOR_BASES = (8, 16, 32)  # sides of the smallest anchors to choose from, pixels; 32 is the legacy one
 ANCHOR_LEVELS = 5
+PHOTOGRAPH = 57.6  # deviation of the bytes of a band of a photograph, the mean of ImageNet's three
 SMALL_OBJECT_SHARE = 0.1  # that share of the objects may be smaller than the smallest anchors ...
 LARGE_OBJECT_SHARE = 0.05  # ... and that share larger than the largest
 
@@ -64,9 +65,22 @@ def describe_model(
         return MaskRCNNConfig(**values, **band_scaling(dataset), anchor_scales=scales)
     check_initial_model(initial, dataset, backbone, other_classes)
     config = _initial_config(initial)
+    # images are trained on in the size that they have, and the model is used as it was trained
+    config = replace(config, variant=config.variant.without_resizing())
     if config.bands != images[0].bands:
         values |= band_scaling(dataset)
+        if config.variant != LEGACY:
+            values["band_scale"] = scale_as_the_model(values["band_scale"], config)
     return replace(config, **values)
+
+
+def scale_as_the_model(deviations: tuple[float, ...], config: MaskRCNNConfig) -> tuple[float, ...]:
+    """Scales of other bands than the model's, so that its weights see numbers as large as they did.
+
+    What they saw is taken for photographs, whose bytes deviate by PHOTOGRAPH from their mean.
+    """
+    seen = PHOTOGRAPH / float(np.mean(config.band_scale))
+    return tuple(deviation / seen for deviation in deviations)
 
 
 def _initial_config(initial):

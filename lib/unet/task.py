@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from ann.task import Feed, Scorer, Task
 from ann.data.targets.cells import CELLS
+from ann.task import Feed, Scorer, Task
 from ann.training.job import Job
 from ann.training.preparation import feed_of
 from unet.config import UNetConfig

@@ -15,6 +15,8 @@ DESCRIPTION = (
     "maskrcnn"  # the attribute; `inspection.py`, which imports nothing from here, repeats both names
 )
 STATE_GROUP = "training_state"
+FORMAT_VERSION = 1
+
 MAX_CLASSES = 10_000
 MAX_SIDE = 1 << 15  # pixels of the network's input; what a broken description may ask for at most
 MAX_COUNT = 10_000_000  # of anchors, proposals, instances
@@ -28,7 +30,7 @@ def write_description(config: ModelConfig, extra: Mapping | None, checksums: Map
     """
     return json.dumps(
         {
-            "format": config.format_version,
+            "format": FORMAT_VERSION,
             "network": config.network,
             "config": json.loads(config.to_json()),
             "training": dict(extra or {}),
@@ -47,9 +49,9 @@ def read_description(kind: ModelKind, text: str) -> tuple[ModelConfig, dict, dic
         values = json.loads(text)
         kind.check_network(values.get("network", "maskrcnn"))
         version = values["format"]
-        if version not in range(1, kind.newest_version + 1) or isinstance(version, bool):
+        if version != FORMAT_VERSION or isinstance(version, bool):
             raise ModelFileError(
-                f"it is in format {version!r}, this version reads formats up to {kind.newest_version}. "
+                f"it is in format {version!r}, this version reads format {FORMAT_VERSION}. "
                 "Update i.ann.maskrcnn"
             )
         config = kind.config.from_json(json.dumps(values["config"]))

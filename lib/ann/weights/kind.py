@@ -34,7 +34,6 @@ class ModelKind:
     undescribed: the description of a file without one, from what was recognised; None: there are no such
         files.
     backbone_of: the backbone whose layers have these names; None for no known one.
-    newest_version: of the formats of descriptions, see `ModelConfig.format_version`.
     lengths: of fields that are lists, where only one fits.
     """
 
@@ -44,7 +43,6 @@ class ModelKind:
     recognise: Callable[[Path, Mapping], Recognised]
     undescribed: Callable[[Recognised], ModelConfig] | None = None
     backbone_of: Callable[[Sequence[str]], str | None] = lambda names: None
-    newest_version: int = 1
     lengths: Mapping[str, int] = field(default_factory=dict)
 
     def check_network(self, network: object) -> None:

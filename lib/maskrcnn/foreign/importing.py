@@ -91,7 +91,7 @@ def import_checkpoint(checkpoint: Checkpoint, options: Mapping[str, object] | No
         backbone=network.backbone,
         bands=network.bands,
         class_count=network.class_count,
-        has_description=True,
+        has_description="classes" in settings.values or config.classes[0] != "class_1",
         described=config,
         stamp=checkpoint.stamp,
         notes=(f"{path} is {network.name}, {len(checkpoint.tensors)} tensors", *notes),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,8 +26,11 @@ from ann.grass.scenes import maps_of_scenes, split
 from ann.grass.temporary import TemporaryMaps, remove_abandoned
 from ann.inference.pipeline import DetectionSettings, Workers
 from ann.weights import ModelFile
+from ann.weights.checkpoint import is_checkpoint
 from maskrcnn.config import SIZE_MULTIPLE, MaskRCNNConfig
 from maskrcnn.detector import detection_workers, load_detectors
+from maskrcnn.foreign import open_model, parse_settings
+from maskrcnn.foreign.converting import is_imported, write_model
 from maskrcnn.grass.run import (
     DetectionRun,
     OutputSettings,
@@ -71,6 +75,8 @@ def _run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
         if warning := pixel_size_warning(source, request.config, request.outputs.resolution):
             gs.warning(warning)
     gs.message(describe(request))
+    for note in request.model.notes:
+        gs.message(note)
     with ExitStack() as stack:
         if options["cluster"]:
             workers = stack.enter_context(workers_of_cluster(request, options["cluster"], flags["k"]))
@@ -121,9 +127,20 @@ def workers_here(request: Request, options: Mapping[str, str], keras_only: bool)
 @contextmanager
 def workers_of_cluster(request: Request, address: str, keras_only: bool) -> Iterator[ClusterWorkers]:
     """Workers that have the network loaded, on all nodes of a cluster."""
-    network = Network(
-        model=request.model, config=request.config, settings=request.settings, keras_only=keras_only
-    )
+    with ExitStack() as stack:
+        model = request.model
+        if is_imported(model):  # what is sent to the nodes is the content of a file that describes itself
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            write_model(model, os.path.join(folder, "model.h5"))
+            model = read_model(os.path.join(folder, "model.h5"))
+        network = Network(
+            model=model, config=request.config, settings=request.settings, keras_only=keras_only
+        )
+        yield stack.enter_context(_cluster_workers(network, address))
+
+
+@contextmanager
+def _cluster_workers(network: Network, address: str) -> Iterator[ClusterWorkers]:
     with connect(address) as cluster, start_workers(cluster, network, gs.message) as workers:
         gs.message(f"{cluster.describe()}; {workers.count} workers detect")
         yield workers
@@ -135,8 +152,12 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
     Raises:
         AnnError: the first thing that is wrong with them.
     """
-    model = read_model(options["model"])
-    config = name_classes(model, split_names(options["classes"] or ""))
+    classes = split_names(options["classes"] or "")
+    settings = parse_settings(split(options["model_settings"]))
+    if classes and "classes" not in settings and is_checkpoint(options["model"]):
+        settings["classes"] = classes
+    model = open_model(options["model"], settings)
+    config = name_classes(model, classes)
     config = replace(config, image_shape=tile_shape(options["tile_size"], config))
     overlap = int(options["overlap"] or min(config.image_shape) // 8)
     if overlap >= min(config.image_shape):
@@ -178,7 +199,7 @@ def name_classes(model: ModelFile, classes: Sequence[str]) -> MaskRCNNConfig:
     """
     config = model.config
     if not classes:
-        if model.has_description:
+        if model.has_description or is_imported(model):
             return config
         raise ModelFileError(
             f"Model file {model.path} does not know the names of its {len(config.classes)} classes. "

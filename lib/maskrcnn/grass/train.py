@@ -29,6 +29,8 @@ from ann.training.image_size import ImageSize
 from ann.training.job import Job
 from ann.training.settings import TrainingSettings
 from ann.training.worker import train
+from ann.weights import ModelFile
+from maskrcnn.foreign import open_model, parse_settings
 from maskrcnn.grass.run import module_failure
 from maskrcnn.model_file import read_model
 from maskrcnn.preparation import describe_model, summary
@@ -147,7 +149,7 @@ def check_job(options: Mapping[str, str], flags: Mapping[str, bool]) -> Job:
     )
     size = ImageSize(int(options["images_min_dim"]), int(options["images_max_dim"]), flags["n"])
     preparation.check_name(settings.name)
-    initial = read_model(model_path) if model_path else None
+    initial = open_initial_model(model_path, options) if model_path else None
     epoch = 0 if flags["e"] else preparation.epoch_to_resume(settings, model_path, TASK.kind)
     if epoch:  # a run from scratch stays one, although it is resumed through model=
         initial = read_model(settings.state_path)
@@ -179,6 +181,14 @@ def check_job(options: Mapping[str, str], flags: Mapping[str, bool]) -> Job:
         held_out=held_out,
         options=name_settings(options, flags),
     )
+
+
+def open_initial_model(path: Path, options: Mapping[str, str]) -> ModelFile:
+    """The model to start from."""
+    model = open_model(path, parse_settings([text for text in options["model_settings"].split(",") if text]))
+    for note in model.notes:
+        gs.message(note)
+    return model
 
 
 def check_imagenet(backbone: str) -> None:
