@@ -99,7 +99,7 @@
 # % key: model_settings
 # % type: string
 # % label: What a checkpoint of another program does not tell about its model
-# % description: As name=value: epsilon, mean, deviation, shorter_side, longer_side, order and others, see the manual
+# % description: As name=value, for example epsilon=0,shorter_side=1024; see the manual
 # % key_desc: name=value
 # % required: no
 # % multiple: yes

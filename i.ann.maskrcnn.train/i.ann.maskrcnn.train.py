@@ -140,7 +140,7 @@
 # %end
 # %option G_OPT_F_INPUT
 # % key: model
-# % label: Model file to start from: .h5, or a checkpoint of torchvision or detectron2 (.pth, .pkl, .safetensors)
+# % label: Model file to start from (.h5), or a checkpoint of torchvision or detectron2
 # % description: Leave empty to train from scratch
 # % required: no
 # % guisection: Model
@@ -149,7 +149,7 @@
 # % key: model_settings
 # % type: string
 # % label: What a checkpoint of another program does not tell about its model
-# % description: As name=value: epsilon, mean, deviation, shorter_side, longer_side, order and others, see the manual
+# % description: As name=value, for example epsilon=0,shorter_side=1024; see the manual
 # % key_desc: name=value
 # % required: no
 # % multiple: yes

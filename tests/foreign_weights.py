@@ -1,6 +1,7 @@
 """Seeded weights in the layouts of torchvision and detectron2, and files of them, without either program.
 
-Numbers are made of 64-bit integers (splitmix64, a stream for each tensor, keyed by SHA-256 of seed and name), so
+Numbers are made of 64-bit integers (splitmix64, a stream for each tensor, keyed by SHA-256 of seed and
+name), so
 they are the same everywhere. The reference arrays in `reference/foreign` were computed with them.
 """
 
@@ -37,7 +38,9 @@ class Tensors(dict):
         self.seed = seed
 
     def kernel(self, name, shape, gain, inputs=(1, 2, 3)):
-        """Weights that sum up to next to 0 over the inputs, else all places of a random network look alike."""
+        """Weights that sum up to next to 0 over the inputs, else all places of a random network look
+        alike.
+        """
         whole = integers(self.seed, name, math.prod(shape)).reshape(shape)
         inputs = tuple(axis for axis in inputs if axis < len(shape))
         count = math.prod(shape[axis] for axis in inputs)

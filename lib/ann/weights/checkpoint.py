@@ -1,7 +1,8 @@
-"""Checkpoints of PyTorch (`.pth`, `.pt`), pickles of NumPy arrays (`.pkl`) and safetensors files: tensors by name.
+"""Checkpoints of PyTorch (`.pth`, `.pt`), pickles of NumPy arrays (`.pkl`) and safetensors files: tensors
+by name.
 
-Such a file is parsed by another process (`checkpoint_contents.py`), which neither imports nor calls what a pickle
-names; here only plain bytes are read, at positions checked against the file's size. PyTorch is not needed.
+Such a file is parsed by another process (`checkpoint_contents.py`), which neither imports nor calls what a
+pickle names; here only plain bytes are read, at positions checked against the file's size. PyTorch is not needed.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ MAX_HEADER = 1 << 26  # bytes of a safetensors header
 class Checkpoint:
     """The tensors of a network by name, none of which is read before it is asked for.
 
-    others: what else is in the outermost container, e.g. `optimizer`; stamp: tells whether the file was replaced.
+    others: what else is in the outermost container, e.g. `optimizer`; stamp: tells whether the file was
+    replaced.
     """
 
     path: Path
@@ -63,7 +65,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """What tensors a checkpoint holds; takes some tenths of a second, whatever its size.
 
     Raises:
-        ModelFileError: no file, damaged, or with anything in it that is not plain numbers, texts and containers.
+        ModelFileError: no file, damaged, or with anything in it that is not plain numbers, texts and
+        containers.
     """
     path = Path(path)
     status, start = open_regular_file(path)
@@ -74,7 +77,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         others = tuple(str(name) for name in table["others"])
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelFileError(
-            f"Model file {path} is damaged or made to do harm: its table of contents makes no sense. {COPY_AGAIN}"
+            f"Model file {path} is damaged or made to do harm: its table of contents makes no sense. "
+            f"{COPY_AGAIN}"
         ) from error
     return Checkpoint(path=path, tensors=tensors, others=others, stamp=file_stamp(status))
 

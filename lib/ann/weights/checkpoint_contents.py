@@ -1,6 +1,7 @@
 """Look into a checkpoint of PyTorch, a pickle of NumPy arrays or a safetensors file, in a process of its own.
 
-The twin of `inspection.py` for these formats, under the same limits and with the same kind of answer: for each
+The twin of `inspection.py` for these formats, under the same limits and with the same kind of answer: for
+each
 tensor its name, shape, type and position in the file. No number is read here, and nothing of what a pickle
 names is imported or called (`pickle_contents.py`).
 
@@ -41,9 +42,17 @@ ITEM_SIZES = {
     "u8": 8,
 }
 SAFETENSORS_TYPES = {
-    "F64": "f8", "F32": "f4", "F16": "f2", "BF16": "bfloat16", "I64": "i8", "I32": "i4", "I16": "i2", "I8": "i1",
-    "U8": "u1", "BOOL": "u1",
-}  # fmt: skip
+    "F64": "f8",
+    "F32": "f4",
+    "F16": "f2",
+    "BF16": "bfloat16",
+    "I64": "i8",
+    "I32": "i4",
+    "I16": "i2",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "u1",
+}
 TRUNCATED = "it ends too early: the download or copy was cut short"
 
 
@@ -51,7 +60,8 @@ def contents(path: str) -> dict:
     """Table of contents of a file, ready for JSON.
 
     Returns:
-        `tensors`: [name, shape, type, position, bytes from there on, strides or None, as_text]: type in NumPy's notation
+        `tensors`: [name, shape, type, position, bytes from there on, strides or None, as_text]: type in
+        NumPy's notation
         with the byte order, or `<bfloat16`; strides count numbers, None for rows in order; as_text: the bytes
         stand there as UTF-8 of their Latin-1 text.
         `others`: names of what else is in the outermost container.
@@ -98,7 +108,8 @@ def zip_contents(file: BinaryIO) -> dict:
     root = pickles[0][: -len("data.pkl")]
     if f"{root}constants.pkl" in members or any(name.startswith(f"{root}code/") for name in members):
         raise Refused(
-            "it is a TorchScript program and not weights. Save the weights with torch.save(model.state_dict(), FILE)"
+            "it is a TorchScript program and not weights. Save the weights with "
+            "torch.save(model.state_dict(), FILE)"
         )
     order = "<"
     if f"{root}byteorder" in members:
@@ -124,8 +135,10 @@ def describe_archive(names: list[str]) -> str:
     ends = {name.rpartition(".")[2].lower() for name in names}
     if "emd" in ends or "dlpk" in ends:
         return (
-            "it is an Esri deep learning package (.dlpk): an archive of a model, its description (.emd) and a "
-            "program to run it. Unpack it; the .pth inside can be used if it is one of the models that the manual lists"
+            "it is an Esri deep learning package (.dlpk): an archive of a model, its description (.emd) "
+            "and a "
+            "program to run it. Unpack it; the .pth inside can be used if it is one of the models that "
+            "the manual lists"
         )
     if "config.json" in names and any(name.endswith(".weights.h5") for name in names):
         return "it is a .keras file. Give the .h5 file of a model, or a checkpoint of PyTorch"
@@ -148,7 +161,8 @@ def member_start(file: BinaryIO, member: zipfile.ZipInfo) -> int:
         or member.file_size != member.compress_size
     ):
         raise Refused(
-            f"its member {quoted(member.filename)} is compressed or encrypted, which torch never does: unpack it"
+            f"its member {quoted(member.filename)} is compressed or encrypted, which torch never does: "
+            "unpack it"
         )
     file.seek(member.header_offset)
     header = file.read(30)
@@ -276,7 +290,9 @@ def safetensors_contents(file: BinaryIO) -> dict:
 
 
 def table(value: object, place_of, order: str) -> dict:
-    """The table for a value that holds a network's tensors by name, on its own or in one of the usual wrappers."""
+    """The table for a value that holds a network's tensors by name, on its own or in one of the usual
+    wrappers.
+    """
     if not isinstance(value, dict):
         raise Refused("it holds no tensors by name")
     held = state_dict_of(value)

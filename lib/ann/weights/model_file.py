@@ -79,7 +79,8 @@ class ModelFile:
 
     `layers`: arrays by layer name, both in the file's order; layers without arrays are in it too.
     `backbone`, `bands`, `class_count` (with the background; None in a file with a backbone only) come from
-    the layers. `extra` is what was given to `save_model`. `has_description`: it knows the names of its classes.
+    the layers. `extra` is what was given to `save_model`. `has_description`: it knows the names of its
+    classes.
     """
 
     path: Path

@@ -2,8 +2,8 @@
 
 A pickle is a program for a stack machine, and Python's own machine runs whatever function it names. This one
 knows the few functions that plain checkpoints need, and does not even call those: a tensor becomes a note of
-where its numbers lie, an array likewise, and everything else that is named is refused. So nothing is imported,
-and no number is read.
+where its numbers lie, an array likewise, and everything else that is named is refused. So nothing is
+imported, and no number is read.
 
 For the process that looks into files from elsewhere (`inspection.py`, `checkpoint_contents.py`).
 """
@@ -37,7 +37,9 @@ SETS = ("builtins.set", "__builtin__.set", "builtins.frozenset")
 
 
 class Text(str):
-    """A text of the pickle. position, size: bytes in the file where it stands as UTF-8 (None: in another form)."""
+    """A text of the pickle. position, size: bytes in the file where it stands as UTF-8 (None: in another
+    form).
+    """
 
     position: int | None = None
     size: int = 0
@@ -46,7 +48,9 @@ class Text(str):
 
 @dataclass(frozen=True)
 class Bytes:
-    """Bytes of the pickle. as_text: what stands in the file is UTF-8 of the text that has these bytes as Latin-1."""
+    """Bytes of the pickle. as_text: what stands in the file is UTF-8 of the text that has these bytes as
+    Latin-1.
+    """
 
     position: int
     size: int
@@ -108,7 +112,8 @@ MARK = object()
 
 
 def read_pickle(file: BinaryIO) -> object:
-    """The value that the pickle at the file's position describes, of dict, list, tuple, numbers and the above.
+    """The value that the pickle at the file's position describes, of dict, list, tuple, numbers and the
+    above.
 
     Raises:
         Refused: it names something else than data, or is no pickle.
@@ -329,14 +334,15 @@ def named(module: str, name: str) -> Named:
         return Named(full)
     if module.split(".")[0] in ("torch", "torchvision", "detectron2", "ultralytics", "__main__", "fastai"):
         raise Refused(
-            f"it holds an object of the program ({quoted(full)}) and not weights alone, and loading that would run "
+            f"it holds an object of the program ({quoted(full)}) and not weights alone, and loading that "
+            "would run "
             "code. Save the weights alone, in the program it is from: torch.save(model.state_dict(), FILE)"
         )
     raise Refused(f"its pickle would run code ({quoted(full)})")
 
 
-TORCH_CONSTANTS = tuple(
-    [
+TORCH_CONSTANTS = (
+    *(
         "float16",
         "float32",
         "float64",
@@ -348,16 +354,8 @@ TORCH_CONSTANTS = tuple(
         "int16",
         "int32",
         "int64",
-        "uint8",
-        "bool",
-        "long",
-        "int",
-        "short",
-        "strided",
-        "contiguous_format",
-        "channels_last",
-        "per_tensor_affine",
-    ]
+    ),
+    *("uint8", "bool", "long", "int", "short", "strided", "contiguous_format", "channels_last"),
 )
 
 

@@ -1,11 +1,13 @@
 """The tensors of a checkpoint as the arrays of our layers.
 
 Other programs keep kernels as (out, in, y, x) where they are (y, x, in, out) here, and boxes and deltas by x
-before y. Their dense layers see pooled features channel by channel, ours place by place. Deltas of the proposals are
+before y. Their dense layers see pooled features channel by channel, ours place by place. Deltas of the
+proposals are
 not in units of a deviation there, and detectron2 has its background behind the classes and no boxes and masks
 for it. All of that is put right in the weights, so that the network needs no other form for it.
 
-A plan is {layer: [(our array's name, its shape, names of the sources, rule)]}; a rule gets arrays and gives one.
+A plan is {layer: [(our array's name, its shape, names of the sources, rule)]}; a rule gets arrays and gives
+one.
 """
 
 from __future__ import annotations
@@ -110,7 +112,9 @@ def with_background_logits(values: np.ndarray) -> np.ndarray:
 
 
 def deltas_by_row(values: np.ndarray, *, deviation: tuple[float, ...] | None = None) -> np.ndarray:
-    """Rows of deltas (dx, dy, dw, dh), one of four for each box -> (dy, dx, dh, dw), in units of a deviation."""
+    """Rows of deltas (dx, dy, dw, dh), one of four for each box -> (dy, dx, dh, dw), in units of a
+    deviation.
+    """
     rows = values.reshape(-1, 4, *values.shape[1:])[:, [1, 0, 3, 2]]
     if deviation is not None:
         rows = rows / np.reshape(deviation, (4,) + (1,) * (rows.ndim - 2))

@@ -32,7 +32,8 @@ def open_model(path: str | Path, settings: Mapping[str, object] | None = None) -
 
     Args:
         path: an `.h5` file, or a checkpoint (`.pth`, `.pt`, `.pkl`, `.safetensors`).
-        settings: what is known of a checkpoint's model that the file can't tell, by the names of `settings.py`; it
+        settings: what is known of a checkpoint's model that the file can't tell, by the names of
+        `settings.py`; it
             counts more than a `config.yaml` beside the file.
 
     Raises:
@@ -53,7 +54,8 @@ def import_checkpoint(checkpoint: Checkpoint, options: Mapping[str, object] | No
     """The model that a checkpoint holds.
 
     Raises:
-        ModelFileError: another network, or one of whose layers some are missing, left over, or of another shape.
+        ModelFileError: another network, or one of whose layers some are missing, left over, or of another
+        shape.
     """
     path = checkpoint.path
     names = plain_names(checkpoint.tensors)
@@ -106,12 +108,14 @@ def check_tensors(path: Path, network: Network, layers: Plan, shapes: Mapping[st
             wanted.update({source.name: source.shape for source in target.sources})
     if missing := [name for name in wanted if name not in shapes]:
         raise ModelFileError(
-            f"Model file {path} looks like {network.name}, but {len(missing)} of its {len(wanted)} tensors are "
+            f"Model file {path} looks like {network.name}, but {len(missing)} of its {len(wanted)} "
+            "tensors are "
             f"missing: {some(missing)}. Use a complete file"
         )
     if left := [name for name in shapes if name not in wanted]:
         raise ModelFileError(
-            f"Model file {path} looks like {network.name}, but has {len(left)} tensors more than that: {some(left)}. "
+            f"Model file {path} looks like {network.name}, but has {len(left)} tensors more than that: "
+            f"{some(left)}. "
             "It is another network; use another model"
         )
     for name, shape in wanted.items():
@@ -121,7 +125,8 @@ def check_tensors(path: Path, network: Network, layers: Plan, shapes: Mapping[st
                 hint = ". It has other anchors than three for each place, which is not supported"
             raise ModelFileError(
                 f"Model file {path}: the tensor {name} has the shape {shapes[name]}, {network.name} with "
-                f"{network.class_count} classes and {network.bands} bands has {shape} there{hint}. Use another model"
+                f"{network.class_count} classes and {network.bands} bands has {shape} there{hint}. Use "
+                "another model"
             )
 
 
@@ -227,7 +232,8 @@ def describe(
     anchors = settings.get("anchors", MaskRCNNConfig.anchor_scales)
     if len(ratios) != 3 or len(anchors) != 5 or min(*ratios, *anchors) <= 0:
         raise ModelFileError(
-            f"Model file {path} is for three anchors at each place of five levels, but its settings have the sides "
+            f"Model file {path} is for three anchors at each place of five levels, but its settings have "
+            "the sides "
             f"{numbers(anchors)} and the ratios {numbers(ratios)}. Correct them"
         )
     try:
@@ -271,7 +277,8 @@ def class_names(path: Path, network: Network, settings: Settings) -> tuple[str, 
         if len(given) != count or len(set(given)) != count or "" in given:
             raise ModelFileError(
                 f"Model file {path} has {count} classes, but {settings.place('classes')} are the names "
-                f"{', '.join(given[:20])}. Name all of them, each once, in the order of training, without the background"
+                f"{', '.join(given[:20])}. Name all of them, each once, in the order of training, "
+                "without the background"
             )
         return tuple(given)
     if network.program == "torchvision" and count == 90:
@@ -299,7 +306,8 @@ def band_scaling(
     for what, values in (("means", mean), ("deviations", scale)):
         if len(values) != bands or (what == "deviations" and 0 in values):
             raise ModelFileError(
-                f"Model file {path} has {bands} bands, but its settings have the {what} {numbers(values)}. Give "
+                f"Model file {path} has {bands} bands, but its settings have the {what} "
+                f"{numbers(values)}. Give "
                 "one for each band"
             )
     if reversed_order(path, network, settings):
@@ -308,7 +316,9 @@ def band_scaling(
 
 
 def reversed_order(path: Path, network: Network, settings: Settings) -> bool:
-    """Whether the program reads the three bands from blue to red; here they are always as given, red first."""
+    """Whether the program reads the three bands from blue to red; here they are always as given, red
+    first.
+    """
     order = str(settings.get("order", "bgr")).lower()
     if order not in ("bgr", "rgb"):
         raise ModelFileError(f"Model file {path}: the order of its bands is {order!a}, expected bgr or rgb")

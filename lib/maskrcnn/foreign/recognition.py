@@ -83,14 +83,16 @@ def recognise(path, shapes: Shapes) -> Network:
     program = next((name for name in STEMS if STEMS[name] in shapes and MASKS[name] in shapes), None)
     if other := name_other(shapes, program):
         raise ModelFileError(
-            f"Model file {path} holds {other}, which can't be used here. Use torchvision's maskrcnn_resnet50_fpn or "
+            f"Model file {path} holds {other}, which can't be used here. Use torchvision's "
+            "maskrcnn_resnet50_fpn or "
             "maskrcnn_resnet50_fpn_v2, or detectron2's mask_rcnn_R_50_FPN or mask_rcnn_R_101_FPN"
         )
     assert program is not None
     stem, logits = shapes[STEMS[program]], shapes.get("roi_heads.box_predictor.cls_score.weight", ())
     if len(stem) != 4 or not 0 < stem[1] <= 1000 or len(logits) != 2 or not 2 <= logits[0] <= MAX_CLASSES:
         raise ModelFileError(
-            f"Model file {path}: the first convolution has the shape {stem} and the class layer {logits}, expected "
+            f"Model file {path}: the first convolution has the shape {stem} and the class layer "
+            f"{logits}, expected "
             "(64, bands, 7, 7) and (classes with the background, 1024). Use another model"
         )
     version = "v2" if program == "torchvision" and "rpn.head.conv.1.0.weight" in shapes else "v1"
@@ -167,7 +169,8 @@ def name_other(shapes: Shapes, program: str | None) -> str | None:
     if len(shape) == 4 and shape[0] != 64:
         return "a Mask R-CNN with a wide ResNet as its backbone"
     if blocks not in BLOCKS.values():
-        return f"a Mask R-CNN with a backbone of {' + '.join(map(str, blocks))} blocks (no ResNet50 or ResNet101)"
+        stages = " + ".join(map(str, blocks))
+        return f"a Mask R-CNN with a backbone of {stages} blocks (no ResNet50 or ResNet101)"
     if program == "detectron2":
         if holds(r"^backbone\.fpn_lateral2\.norm\.running_mean") or holds(
             r"^proposal_generator\.rpn_head\.conv\.conv\d"

@@ -1,4 +1,5 @@
-"""The part of YAML that configurations are written in: mappings, lists and plain values by indentation, no more.
+"""The part of YAML that configurations are written in: mappings, lists and plain values by indentation, no
+more.
 
 Tags, anchors, aliases and several documents are refused: a file beside a model is data from elsewhere, too.
 """

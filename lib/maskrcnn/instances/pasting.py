@@ -96,7 +96,9 @@ PLACES = {"rounded": _place_rounded, "grown": _place_grown, "exact": _place_exac
 
 
 def _lookup(place: np.ndarray, cells: int, *, edge: bool) -> np.ndarray:
-    """(places, cells) float32: the weight of each cell. edge: the outer cells go on outside; else nothing is there."""
+    """(places, cells) float32: the weight of each cell. edge: the outer cells go on outside; else nothing
+    is there.
+    """
     if edge:
         place = np.clip(place, 0, cells - 1)
     lower = np.floor(place).astype(int)

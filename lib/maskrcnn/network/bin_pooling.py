@@ -1,6 +1,7 @@
 """Pooling as the mean over each bin ("RoIAlign"): of bilinear samples that lie evenly in it.
 
-In pixels of the input. As in `roi_pooling`, from the level of the pyramid that suits a region's size, but with that level,
+In pixels of the input. As in `roi_pooling`, from the level of the pyramid that suits a region's size, but
+with that level,
 the samples and the place of the cells as the model's variant says. `align` is for graphs, `align_on_cpu` for
 NumPy: the only one that takes as many samples as a bin has cells, however long the bin is.
 
@@ -137,7 +138,9 @@ def align_on_cpu(
 
 
 def _bin_weights(low, high, length: int, size: int, variant: Variant) -> tuple[int, np.ndarray]:
-    """The first cell that a region's samples touch along an axis, and the weight of each from there, (p, cells)."""
+    """The first cell that a region's samples touch along an axis, and the weight of each from there, (p,
+    cells).
+    """
     low, high = (np.float32(edge - np.float32(variant.pooling_shift)) for edge in (low, high))
     side = high - low
     if not variant.pooling_shift:

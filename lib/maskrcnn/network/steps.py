@@ -32,7 +32,8 @@ class Steps:
             (B, count, 4); anchors, windows and the answer in the unit.
         detect: rois, logits (B, n, K), deltas (B, n, K, 4), windows, confidence -> see `select_detections`.
         pool: cells (B, cells, C), rois (B, n, 4), size, image_shape, first cell -> (B, n, size, size, C).
-        final_boxes: boxes (..., 4) in the unit, image_shape -> pixels of the input, NumPy: whole ones, int32, or
+        final_boxes: boxes (..., 4) in the unit, image_shape -> pixels of the input, NumPy: whole ones,
+        int32, or
             float32.
     """
 
