@@ -34,7 +34,7 @@ class ModelConfig:
     image_shape: tuple[int, int]  # (height, width) of the network's input, pixels
     band_mean: tuple[float, ...] = (123.7, 116.8, 103.9)  # input = (pixel - mean) / scale, band by band
     band_scale: tuple[float, ...] = (1.0, 1.0, 1.0)
-    pixel_size: float | None = None  # map units per pixel of the training images
+    pixel_size: float | None = None  # metres on the ground per pixel of the training images
 
     def __post_init__(self):
         for field in dataclasses.fields(self):  # JSON has lists only

@@ -45,7 +45,7 @@ class LabelledImage:
     boxes: (N, 4) int32 boxes of all instances and regions, (y1, x1, y2, x2), pixels, or a pixel wider.
     class_ids: (N,) int32, negative for a region that training ignores.
     source: the scene; parts of one scene never stand on both sides of a split.
-    pixel_size: map units per pixel, None for an image that isn't georeferenced.
+    pixel_size: metres per pixel on the ground, None for an image that isn't georeferenced.
     extent: (west, south, east, north) in map units, where it is known.
     place: where the pixels lie, for a split by ground; None: not known.
     read: gives the window, or the whole image for None, as an `Example` in pixels of the window.

@@ -190,14 +190,13 @@ def _data(report: Report) -> Section:
         title="Data",
         texts=[
             f"Images, and {report.counted} of each class. Training and validation images are different "
-            "images "
-            "(or, of a single image, different parts)."
+            "images (or, of a single image, different parts)."
         ],
         tables=[Table(head=["", "Images", "Million pixels", *dataset.classes], rows=rows)],
         facts={
             "Size of images": f"{size} pixels",
             "Bands": f"{everything[0].bands}, {', '.join(sorted({image.dtype for image in everything}))}",
-            "Size of a pixel": f"{ground[0]:g} to {ground[-1]:g} map units"
+            "Size of a pixel": f"{ground[0]:g} to {ground[-1]:g} m"
             if ground
             else "not georeferenced",
         },

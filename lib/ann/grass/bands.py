@@ -13,7 +13,14 @@ from grass.pygrass.raster.buffer import Buffer
 
 from ann.errors import SceneError
 from ann.grass.maps import find_map
-from ann.grass.region import LIBRARY_LOCK, Grid, grid_of_raster, use_grid
+from ann.grass.region import (
+    LIBRARY_LOCK,
+    Grid,
+    around_the_earth,
+    grid_of_raster,
+    is_latitude_longitude,
+    use_grid,
+)
 
 CELL_NULL = np.iinfo(np.int32).min
 CELL_TYPES = {  # how the C library calls the type of a map
@@ -64,12 +71,13 @@ def find_bands(names: Sequence[str]) -> tuple[Band, ...]:
 
 
 def cells_inside(band: Band, extent: Grid) -> Grid:
-    """The cells of a map that lie at least partly in an extent.
+    """The cells of a map that lie at least partly in an extent, whichever way longitudes are counted.
 
     Raises:
-        SceneError: there are none.
+        SceneError: there are none, or the extent leaves out a part in the middle of the map.
     """
-    grid = band.grid.limited_to(extent)
+    grid = band.grid
+    grid = around_the_earth(grid, extent) if is_latitude_longitude() else grid.limited_to(extent)
     if grid is None:
         raise SceneError(
             f"Raster map <{band}> lies outside of the computational region. "
@@ -82,7 +90,8 @@ class MapScene:
     """Bands of the same cells as one scene (the `Scene` protocol of `ann.inference`), a context manager.
 
     The maps' own cells are read as far as they lie in `extent`, whatever the resolution of the user's region.
-    A cell is valid if no band is NULL there; the user's mask makes cells NULL. Invalid cells are 0.
+    A cell is valid if no band is NULL, NaN or infinite there; the user's mask makes cells NULL. Invalid cells
+    are 0. A damaged map ends the process: `reader.MapReader` keeps that from the process that detects.
 
     Opening it makes `grid` the window of the process, so open one scene at a time. Windows may overlap; rows
     are read once as long as none lies above the window before. Memory is that of one window in full width.
@@ -142,7 +151,7 @@ class MapScene:
         with LIBRARY_LOCK:
             for index, raster in enumerate(self._rasters):
                 cells = np.asarray(raster.get_row(row, self._buffers[index]))
-                present = cells != CELL_NULL if cells.dtype == np.int32 else ~np.isnan(cells)
+                present = cells != CELL_NULL if cells.dtype == np.int32 else np.isfinite(cells)
                 valid &= present
                 _check_range(self._maps[index], cells[present])
                 values[index] = cells

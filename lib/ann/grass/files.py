@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from xml.etree import ElementTree
 
 import grass.script as gs
+from affine import Affine
 
 from ann.data.folders import files_with_suffix, is_hidden
 from ann.data.pixels.rasters import IMAGE_SUFFIXES
@@ -16,12 +19,16 @@ from ann.grass.region import Grid, grid_environment, has_coordinate_system
 from ann.inference.files import FileScene
 
 SQUARENESS = 1e-6  # largest rotation, relative to the pixel size, that counts as none
+SAME_PLACE = 1e-3  # pixels; world files are rounded
+_known_systems: dict[str, bool] = {}  # definition of a coordinate system -> whether it is the project's
 
 
 def find_images(directory: str, image_format: str | None) -> list[Path]:
     """Images of a directory by their ending, with or without its dot and in any case; sorted by name.
 
-    Hidden files are left out. image_format: None takes the usual endings.
+    Hidden files (thumbnails, checkpoints, what archives of other systems leave) are none.
+
+    image_format: None takes the usual endings.
 
     Raises:
         SceneError: no such directory, no image in it, or one whose name isn't UTF-8.
@@ -46,28 +53,94 @@ def find_images(directory: str, image_format: str | None) -> list[Path]:
     return images
 
 
-def check_sidecars(images: Sequence[Path]) -> None:
-    """External georeference wanted: each image needs a world file or an .aux.xml file beside it.
+def find_sidecars(images: Sequence[Path]) -> dict[Path, list[str]]:
+    """The files beside each image that may georeference it, by their names in any case: `accepted_sidecars`.
 
     Raises:
         SceneError: images without, by name.
     """
-    names: dict[Path, set[str]] = {}
+    beside: dict[Path, dict[str, str]] = {}
     for folder in {path.parent for path in images}:
-        names[folder] = {name.lower() for name in os.listdir(folder)}
-    without = [path.name for path in images if not _has_sidecar(path, names[path.parent])]
+        beside[folder] = {name.lower(): name for name in os.listdir(folder)}
+    found = {
+        path: [
+            str(path.with_name(beside[path.parent][name.lower()]))
+            for name in accepted_sidecars(path)
+            if name.lower() in beside[path.parent]
+        ]
+        for path in images
+    }
+    without = [path for path in images if not found[path]]
     if without:
-        named = ", ".join(without[:5]) + (f" and {len(without) - 5} more" if len(without) > 5 else "")
-        example = images[0].name
+        named = ", ".join(path.name for path in without[:5])
+        named += f" and {len(without) - 5} more" if len(without) > 5 else ""
         raise SceneError(
-            f"No external georeference beside {named}. Put a world file "
-            f"(e.g. {_world_names(images[0])[0].name}) or {example}.aux.xml into the directory, "
-            "or leave out the flag -e"
+            f"No external georeference beside {named}. {_wanted(without[0])}, or leave out the flag -e"
         )
+    return found
 
 
-def file_grid(scene: FileScene) -> Grid:
-    """Where the pixels of a file lie in the project.
+def accepted_sidecars(path: Path) -> list[str]:
+    """Names of the files that georeference an image: its world file in three forms, and its .aux.xml file."""
+    ending = path.suffix.lstrip(".")
+    names = [path.with_suffix(f".{new}").name for new in (f"{ending[0]}{ending[-1]}w", f"{ending}w", "wld")]
+    return [*names, f"{path.name}.aux.xml"]
+
+
+def external_transform(path: str, sidecars: Sequence[str]) -> Affine:
+    """The transform (pixel corners to map coordinates) that the files beside an image give.
+
+    Raises:
+        SceneError: none of them has one, one can't be read, or two of them differ.
+    """
+    found = {name: _read_sidecar(name) for name in sidecars}
+    given = {Path(name).name: transform for name, transform in found.items() if transform is not None}
+    if not given:
+        names = ", ".join(Path(name).name for name in sidecars)
+        raise SceneError(
+            f"No external georeference beside {Path(path).name}: {names} has no <GeoTransform>. "
+            f"{_wanted(Path(path))}, or leave out the flag -e"
+        )
+    (first, transform), *others = given.items()
+    for name, other in others:
+        size = abs(transform.determinant) ** 0.5
+        if any(abs(a - b) > SAME_PLACE * size for a, b in zip(transform, other, strict=True)):
+            raise SceneError(
+                f"Files beside {Path(path).name} place it differently: {first} at {transform.c:.10g}, "
+                f"{transform.f:.10g}, {name} at {other.c:.10g}, {other.f:.10g} (or with other pixels). "
+                "Remove the wrong one"
+            )
+    return transform
+
+
+def _read_sidecar(name: str) -> Affine | None:
+    """The transform in a world file or an .aux.xml file; None for one of those without."""
+    try:
+        if name.lower().endswith(".xml"):
+            text = ElementTree.parse(name).getroot().findtext("GeoTransform")
+            if text is None:
+                return None
+            transform = Affine.from_gdal(*(float(part) for part in text.split(",")))
+        else:
+            words = Path(name).read_text(encoding="ascii", errors="replace").replace(",", ".").split()
+            a, d, b, e, x, y = (float(word) for word in words)  # x, y: the centre of the first pixel
+            transform = Affine(a, b, x - (a + b) / 2, d, e, y - (d + e) / 2)
+    except (OSError, ValueError, TypeError, ElementTree.ParseError) as error:
+        raise SceneError(
+            f"{name} can't be read ({error}). Expected a world file (six numbers) or an .aux.xml of GDAL"
+        ) from error
+    if not (transform.determinant and all(map(math.isfinite, transform))):
+        raise SceneError(f"{name} gives pixels without a size: {tuple(transform)[:6]}. Replace it")
+    return transform
+
+
+def _wanted(path: Path) -> str:
+    *world, other = accepted_sidecars(path)
+    return f"Put a world file ({' or '.join(dict.fromkeys(world))}) or {other} into the directory"
+
+
+def file_grid(scene: FileScene, transform: Affine | None) -> Grid:
+    """Where the pixels of a file lie in the project. transform: the file's own or that of files beside it.
 
     Without a georeference, in a project without coordinate system, pixels are map units and (0, 0) is the
     lower left corner.
@@ -75,7 +148,6 @@ def file_grid(scene: FileScene) -> Grid:
     Raises:
         SceneError: no georeference, a rotated one, or another coordinate system than the project's.
     """
-    transform = scene.transform
     if transform is None:
         if has_coordinate_system():
             raise SceneError(
@@ -96,7 +168,7 @@ def file_grid(scene: FileScene) -> Grid:
             f"Image {scene.name} is rotated or mirrored ({tuple(transform)[:6]}). "
             "Make it north up first: gdalwarp"
         )
-    if scene.crs and has_coordinate_system() and not _same_coordinate_system(scene.name):
+    if scene.crs and has_coordinate_system() and not _same_coordinate_system(scene.name, scene.crs.to_wkt()):
         raise SceneError(
             f"Image {scene.name} has another coordinate system than the project "
             f"({scene.crs.to_string()[:80]}). Reproject it first: gdalwarp, or r.import and band1 ... band3"
@@ -111,7 +183,14 @@ def file_grid(scene: FileScene) -> Grid:
     )
 
 
-def _same_coordinate_system(path: str) -> bool:
+def _same_coordinate_system(path: str, definition: str) -> bool:
+    """Whether a file has that of the project; asked once for each definition, not for each of many files."""
+    if definition not in _known_systems:
+        _known_systems[definition] = _compare_coordinate_system(path)
+    return _known_systems[definition]
+
+
+def _compare_coordinate_system(path: str) -> bool:
     process = gs.start_command(
         "r.in.gdal",
         flags="j",
@@ -123,18 +202,3 @@ def _same_coordinate_system(path: str) -> bool:
         env=grid_environment(),
     )
     return process.wait() == 0
-
-
-def _has_sidecar(path: Path, names: set[str]) -> bool:
-    """Whether a world file or .aux.xml is among the names (in small letters) of an image's directory."""
-    candidates = [*_world_names(path), path.with_name(f"{path.name}.aux.xml")]
-    return any(candidate.name.lower() in names for candidate in candidates)
-
-
-def _world_names(path: Path) -> list[Path]:
-    ending = path.suffix.lstrip(".")
-    return [
-        path.with_suffix(f".{ending[0]}{ending[-1]}w"),
-        path.with_suffix(f".{ending}w"),
-        path.with_suffix(".wld"),
-    ]

@@ -26,7 +26,7 @@ from ann.data.readers.labelled_image import labelled_image
 from ann.errors import DatasetError
 from ann.grass.areas import Area, find_vector, read_areas, read_columns
 from ann.grass.bands import Band, cells_inside, common_dtype, find_bands, read_cells
-from ann.grass.region import Grid, computational_region
+from ann.grass.region import Grid, computational_region, ground_size
 from ann.grass.scenes import maps_of_scenes, split
 
 
@@ -124,6 +124,12 @@ def make_blocks(scenes: Sequence[tuple[Band, ...]], extent: Grid, training_areas
         AnnError: a scene outside of the extent, no such map, or no area of it on any scene.
     """
     grids = [cells_inside(bands[0], extent) for bands in scenes]
+    for bands, grid in zip(scenes, grids, strict=True):
+        if grid.east > bands[0].grid.east + grid.column_size / 2:
+            raise DatasetError(
+                f"The computational region goes across the edge of <{bands[0]}>, where labels have other "
+                "longitudes than the region. Set it to one side of the edge, or to the map (g.region raster=)"
+            )
     if training_areas is None:
         sources = common_ground(grids)
         return [
@@ -226,7 +232,7 @@ def _image(block: Block, kept: Sequence[Label], class_count: int) -> LabelledIma
         width=grid.columns,
         bands=len(block.bands),
         dtype=str(common_dtype(block.bands)),
-        pixel_size=grid.column_size,
+        pixel_size=ground_size(grid),
     )
     pixels = MapPixels(bands=block.bands, grid=grid, ground=block.ground)
     shapes, class_ids = [label.shape for label in kept], [label.class_id for label in kept]

@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 import grass.lib.gis as libgis
 import grass.lib.raster as libraster
 
+from ann.errors import SceneError
+
 # The C library keeps its state in globals: scenes are read and maps are written by different threads.
 LIBRARY_LOCK = threading.RLock()
 # A process forked while another thread reads would wait for that thread for ever.
@@ -22,6 +24,7 @@ os.register_at_fork(
 )
 
 LATITUDE_LONGITUDE = 3  # PROJECTION_LL
+FULL_CIRCLE = 360.0  # degrees
 ALIGNMENT = 1e-6  # cells; extents closer than this to a border of cells are on it
 
 
@@ -143,16 +146,7 @@ def use_grid(grid: Grid) -> None:
     """
     header = _header(grid)
     with LIBRARY_LOCK:
-        libraster.Rast_unset_window()  # ends the split that `use_output_grid` makes ...
-        libraster.Rast_input_window_rows()  # ... after which the first call of all takes the user's region
         libraster.Rast_set_window(ctypes.byref(header))
-
-
-def use_output_grid(grid: Grid) -> None:
-    """Let new maps be written in `grid`; maps that are open keep on being read in the window they have."""
-    header = _header(grid)
-    with LIBRARY_LOCK:
-        libraster.Rast_set_output_window(ctypes.byref(header))
 
 
 def grid_environment(grid: Grid | None = None) -> dict[str, str]:
@@ -184,6 +178,57 @@ def grid_environment(grid: Grid | None = None) -> dict[str, str]:
 def is_latitude_longitude() -> bool:
     """Whether coordinates of the project are degrees."""
     return libgis.G_projection() == LATITUDE_LONGITUDE
+
+
+def around_the_earth(grid: Grid, extent: Grid) -> Grid | None:
+    """As `Grid.limited_to` for degrees of longitude, which return after 360; None if no cell is in `extent`.
+
+    The result has the longitudes of `grid`, as far as it does not cross the edge of a grid that goes around
+    the earth. An extent that goes around takes all columns.
+
+    Raises:
+        SceneError: both ends of `grid` are in `extent` but not what is between them.
+    """
+    if extent.east - extent.west > FULL_CIRCLE - ALIGNMENT * grid.column_size:
+        return grid.limited_to(replace(extent, west=grid.west, columns=1, column_size=grid.east - grid.west))
+    nearest = round((grid.west - extent.west) / FULL_CIRCLE)
+    turns = [replace(extent, west=extent.west + FULL_CIRCLE * (nearest + turn)) for turn in (-1, 0, 1)]
+    parts = [part for part in map(grid.limited_to, turns) if part is not None]
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    parts.sort(key=lambda part: part.west)
+    east, west = parts[0], parts[-1]  # the extent begins in the part that ends at the grid's eastern edge
+    if grid.east - grid.west < FULL_CIRCLE - grid.column_size / 2:
+        raise SceneError(
+            f"The computational region ({extent.west:.10g} to {extent.east:.10g} degrees of longitude) has "
+            f"both ends of a map that goes from {grid.west:.10g} to {grid.east:.10g}, but not its middle. "
+            "Set it to the map (g.region raster=...), or to one of the ends"
+        )
+    return replace(west, columns=min(west.columns + east.columns, grid.columns))
+
+
+def metres_per_map_unit() -> float | None:
+    """How many metres a map unit is; None where it is no length that is known (degrees, no projection)."""
+    if is_latitude_longitude() or not has_coordinate_system():
+        return None
+    return libgis.G_database_units_to_meters_factor() or None
+
+
+def map_units() -> str:
+    """What the project's map units are called, in the plural: metres, US survey feet, degrees."""
+    name = libgis.G_database_unit_name(1)
+    return (name if isinstance(name, str) else bytes(name).decode()) or "map units"
+
+
+def ground_size(grid: Grid) -> float | None:
+    """Side of a square as large as a cell of a grid, metres on the ground; None if it is not known.
+
+    Where map units are degrees, of a cell in the middle row.
+    """
+    if is_latitude_longitude():
+        return cell_area(grid, grid.rows // 2) ** 0.5
+    metres = metres_per_map_unit()
+    return None if metres is None else metres * (grid.row_size * grid.column_size) ** 0.5
 
 
 def has_coordinate_system() -> bool:

@@ -11,7 +11,7 @@ import grass.script as gs
 import numpy as np
 
 from ann.grass.mask import ScratchMapset, mask_is_set, scratch_mapset
-from ann.grass.region import Grid, grid_environment
+from ann.grass.region import Grid, grid_environment, metres_per_map_unit
 from ann.grass.temporary import TemporaryMaps
 from maskrcnn.grass.instances import InstanceTable
 
@@ -44,11 +44,13 @@ class AreaMaps:
         self._temporary = temporary
         self._parts: dict[int, list[SceneAreas]] = {}
 
-    def add_scene(self, instance_raster: str, table: InstanceTable, grid: Grid, *, masked: bool) -> None:
-        """Make areas of the cells of an instance map, whose rows `table` has.
+    def add_scene(self, instance_raster: str, table: InstanceTable, grid: Grid) -> None:
+        """Make areas of the cells of an instance map, whose rows `table` has; after an error of none.
 
-        masked: whether the user's mask applies to the scene: it does to raster maps, not to image files.
+        The user's mask does not count here: where it applies, it did when the scene was read, with cells
+        that may have been of another size.
         """
+        made: dict[int, SceneAreas] = {}
         classes = np.unique(np.asarray(table.class_ids, dtype=np.int16)).tolist()
         environment = grid_environment(grid)
         for class_id in classes:
@@ -58,12 +60,14 @@ class AreaMaps:
             areas = self._temporary.vector("areas")
             with ExitStack() as stack:
                 scratch = None
-                if not masked and mask_is_set():
+                if mask_is_set():
                     scratch = stack.enter_context(scratch_mapset())
                 _areas_of_cells(raster, areas, environment, scratch)
             if raster != instance_raster:
                 self._temporary.drop(raster)
-            self._parts.setdefault(class_id, []).append(SceneAreas(name=areas, grid=grid))
+            made[class_id] = SceneAreas(name=areas, grid=grid)
+        for class_id, part in made.items():
+            self._parts.setdefault(class_id, []).append(part)
 
     def collect(self, class_id: int) -> tuple[str | None, np.ndarray | None]:
         """(temporary map with all areas of a class, without a table; measured areas), (None, None) if empty.
@@ -219,7 +223,8 @@ def measure_areas(name: str) -> np.ndarray:
         env=grid_environment(),
     )
     rows = [line.split("|") for line in text.splitlines() if line[:1].isdigit()]
-    return np.array([(int(category), float(area)) for category, area in rows]).reshape(-1, 2)
+    unit = (metres_per_map_unit() or 1.0) ** 2  # v.to.db converts to square metres
+    return np.array([(int(category), float(area) / unit) for category, area in rows]).reshape(-1, 2)
 
 
 def finish_vector_map(

@@ -111,6 +111,8 @@ def _read_all(scene: Scene, grid: TileGrid) -> Iterator[tuple[int, np.ndarray, n
 def read_tile(scene: Scene, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (h, w, C) of the scene's type, 0 without data, and valid (h, w) bool of a part of a scene.
 
+    Pixels that are NaN, infinite or beyond the range of float32, which the network computes in, have no data.
+
     Raises:
         SceneError, or what the scene raises: it can't be read, or gives something else than that.
     """
@@ -122,8 +124,8 @@ def read_tile(scene: Scene, tile: Tile) -> tuple[np.ndarray, np.ndarray]:
             f"for rows {tile.row} to {tile.row + tile.height}; expected {shape} and {shape[:2]}."
         )
     if pixels.dtype.kind == "f":
-        finite = np.isfinite(pixels).all(axis=-1)
-        valid = valid & finite
+        with np.errstate(over="ignore"):
+            valid = valid & np.isfinite(pixels.astype(np.float32, copy=False)).all(axis=-1)
     if not valid.all():
         pixels = np.where(valid[..., None], pixels, pixels.dtype.type(0))
     return pixels, valid

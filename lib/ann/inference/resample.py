@@ -8,7 +8,9 @@ import numpy as np
 from scipy import sparse
 
 from ann.errors import SceneError
+from ann.inference.reading import read_tile
 from ann.inference.scene import Scene
+from ann.inference.tiles import Tile
 
 SOURCE_PIXELS_AT_ONCE = 16 * 1024 * 1024  # of the scene below, per window: bounds the float copies
 
@@ -49,17 +51,21 @@ class ResampledScene:
         for start in range(row, row + height, rows_at_once):
             count = min(rows_at_once, row + height - start)
             first_row, down = _weights(start, count, self._factor, self._scene.height)
-            pixels, valid = self._scene.read(first_row, first_column, down.shape[1], across.shape[1])
+            source = Tile(row=first_row, column=first_column, height=down.shape[1], width=across.shape[1])
+            pixels, valid = read_tile(self._scene, source)
             parts.append(_resample(pixels, valid, down, across))
         return np.concatenate([part for part, _ in parts]), np.concatenate([valid for _, valid in parts])
 
 
 def _resample(pixels: np.ndarray, valid: np.ndarray, down, across) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted means over the valid pixels: (h, w, C) of the same type, and (h, w) bool."""
+    """Weighted means over the valid pixels: (h, w, C) of the same type, and (h, w) bool.
+
+    pixels: 0 where not valid, and finite as float32, as `read_tile` gives them.
+    """
     share = None if valid.all() else _both_ways(valid.astype(np.float32), down, across)
     result = np.empty((down.shape[0], across.shape[0], pixels.shape[2]), dtype=pixels.dtype)
     for band in range(pixels.shape[2]):
-        values = np.where(valid, pixels[..., band], 0).astype(np.float32)
+        values = pixels[..., band].astype(np.float32)
         mean = _both_ways(values, down, across)
         if share is not None:
             mean = np.divide(mean, share, out=np.zeros_like(mean), where=share > 0)

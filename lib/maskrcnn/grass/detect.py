@@ -18,9 +18,9 @@ from ann.cluster.connection import connect
 from ann.cluster.detection import ClusterWorkers, Network, start_workers
 from ann.data.text import join_names, split_names
 from ann.errors import AnnError, ModelFileError, SceneError
-from ann.grass.bands import find_bands
-from ann.grass.files import check_sidecars, find_images
+from ann.grass.files import find_images, find_sidecars
 from ann.grass.outputs import check_not_existing, name_outputs
+from ann.grass.reader import READER, DamagedMapError
 from ann.grass.region import computational_region
 from ann.grass.scenes import maps_of_scenes, split
 from ann.grass.temporary import TemporaryMaps, remove_abandoned
@@ -40,6 +40,7 @@ from maskrcnn.grass.run import (
     map_source,
     module_failure,
     pixel_size_warning,
+    values_warning,
 )
 from maskrcnn.model_file import read_model
 
@@ -74,6 +75,8 @@ def _run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     for source in request.sources:
         if warning := pixel_size_warning(source, request.config, request.outputs.resolution):
             gs.warning(warning)
+    if warning := values_warning(request.sources, request.config):
+        gs.warning(warning)
     gs.message(describe(request))
     for note in request.model.notes:
         gs.message(note)
@@ -219,7 +222,7 @@ def name_classes(model: ModelFile, classes: Sequence[str]) -> MaskRCNNConfig:
 def find_sources(
     options: Mapping[str, str], flags: Mapping[str, bool], config: MaskRCNNConfig
 ) -> tuple[list[Source], list[SceneResult]]:
-    """All scenes, and those of a directory that can't be used. Maps must all be usable."""
+    """All scenes, and those that are damaged. Maps must all exist and fit."""
     if options["images_directory"]:
         return find_files(options["images_directory"], options["images_format"], flags["e"], config)
     scenes = maps_of_scenes(options)
@@ -230,7 +233,16 @@ def find_sources(
             "Give the same bands in the same order as for training; group= takes any number"
         )
     extent = computational_region()
-    return [map_source(find_bands(maps), extent) for maps in scenes], []
+    sources, unusable = [], []
+    for maps in scenes:
+        try:
+            sources.append(map_source(READER.find_bands(maps), extent))
+        except DamagedMapError as error:
+            unusable.append(SceneResult(name=maps[0], error=str(error)))
+            gs.warning(f"Scene {maps[0]} can't be used: {error}")
+    if not sources:
+        raise SceneError(f"None of {len(scenes)} scenes can be used. {unusable[0].error}")
+    return sources, unusable
 
 
 def find_files(
@@ -238,12 +250,11 @@ def find_files(
 ) -> tuple[list[Source], list[SceneResult]]:
     """Usable images of a directory as scenes, and what is wrong with the others."""
     images = find_images(directory, image_format)
-    if sidecars:
-        check_sidecars(images)
+    beside = find_sidecars(images) if sidecars else {}
     sources, unusable = [], []
     for path in images:
         try:
-            sources.append(file_source(str(path), config))
+            sources.append(file_source(str(path), config, beside.get(path)))
         except SceneError as error:
             unusable.append(SceneResult(name=path.name, error=str(error)))
             gs.warning(f"Scene {path.name} can't be used: {error}")
@@ -345,6 +356,7 @@ def summarise(
                 "instances": sum(result.counts.values()),
                 "cells": result.cells,
                 "tiles": result.tiles,
+                "tiles_skipped": result.tiles_skipped,
                 "seconds": round(result.seconds, 3),
                 "seconds_network": round(result.seconds_network, 3),
                 "error": result.error,
@@ -367,6 +379,10 @@ def report(summary: dict) -> None:
     if summary["raster_maps"]:
         gs.message(f"Raster maps: {', '.join(summary['raster_maps'])}")
     gs.message(f"Done in {summary['seconds']:.1f} s, {summary['cells_per_second']} cells per second")
+    if skipped := sum(scene["tiles_skipped"] for scene in summary["scenes"]):
+        gs.message(
+            f"{skipped} of {sum(scene['tiles'] for scene in summary['scenes'])} tiles are without data"
+        )
     failed = [scene for scene in summary["scenes"] if scene["error"] is not None]
     if failed:
         gs.error(

@@ -7,17 +7,18 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import grass.script as gs
+import numpy as np
 from grass.exceptions import CalledModuleError
 
 from ann.cluster.detection import ClusterWorkers
 from ann.cluster.tile_worker import SceneFile
 from ann.errors import AnnError, SceneError
-from ann.grass.bands import Band, MapScene
-from ann.grass.files import file_grid
+from ann.grass.bands import Band, cells_inside
+from ann.grass.files import external_transform, file_grid
 from ann.grass.outputs import OutputNames
 from ann.grass.raster_output import (
     RasterWriter,
@@ -27,7 +28,8 @@ from ann.grass.raster_output import (
     instances_to_cells,
     write_lookup,
 )
-from ann.grass.region import Grid, cell_area, grid_environment, use_grid, use_output_grid
+from ann.grass.reader import READER
+from ann.grass.region import Grid, cell_area, grid_environment, ground_size, map_units, use_grid
 from ann.grass.temporary import TemporaryMaps
 from ann.grass.vector_output import (
     AreaMaps,
@@ -39,10 +41,14 @@ from ann.grass.vector_output import (
 from ann.inference.files import FileScene
 from ann.inference.pipeline import DetectionSettings, Progress, Workers, find_by_workers
 from ann.inference.resample import ResampledScene
+from ann.inference.scene import Scene
+from ann.inference.values import sample_values, unlike_training
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.grass.instances import InstanceTable
 
 PIXEL_SIZE_TOLERANCE = 1.5  # times larger or smaller than in training, before it is worth a warning
+SQUARENESS = 1e-3  # largest difference of the sides of a cell, relative to its height, that counts as none
+SCENES_SAMPLED = 20  # at most, so that looking at values stays a matter of seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,11 +63,15 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class SceneResult:
-    """What became of a scene. counts: instances by class id, all classes; error: why there are none."""
+    """What became of a scene. counts: instances by class id, all classes; error: why there are none.
+
+    tiles_skipped: those of `tiles` without any cell that has data, which the network did not see.
+    """
 
     name: str
     cells: int = 0
     tiles: int = 0
+    tiles_skipped: int = 0
     seconds: float = 0.0
     seconds_network: float = 0.0
     counts: dict[int, int] = field(default_factory=dict)
@@ -80,34 +90,75 @@ class OutputSettings:
 
 def map_source(bands: Sequence[Band], extent: Grid) -> Source:
     """Bands as a scene, as far as they lie in `extent`; SceneError if they don't."""
-    scene = MapScene(bands, extent=extent)
-    return Source(name=scene.name, grid=scene.grid, bands=tuple(bands))
+    return Source(name=str(bands[0]), grid=cells_inside(bands[0], extent), bands=tuple(bands))
 
 
-def file_source(path: str, config: MaskRCNNConfig) -> Source:
-    """An image file as a scene; SceneError if it can't be used."""
+def file_source(path: str, config: MaskRCNNConfig, sidecars: Sequence[str] | None = None) -> Source:
+    """An image file as a scene; SceneError if it can't be used.
+
+    sidecars: paths of the files beside it that georeference it, in place of what it says itself.
+    """
     with FileScene(path) as scene:
         if scene.bands != config.bands:
             raise SceneError(
                 f"Image {path} has {scene.bands} bands, the model was trained on {config.bands}. "
                 "Give images with the same bands in the same order as for training"
             )
-        return Source(name=os.path.basename(path), grid=file_grid(scene), path=path)
+        transform = scene.transform if sidecars is None else external_transform(path, sidecars)
+        return Source(name=os.path.basename(path), grid=file_grid(scene, transform), path=path)
 
 
 def pixel_size_warning(source: Source, config: MaskRCNNConfig, resolution: float | None) -> str | None:
-    """A warning if the cells are much larger or smaller than the pixels the model was trained on."""
-    if config.pixel_size is None:
+    """A warning if the cells are much larger or smaller than the pixels the model was trained on.
+
+    None also where the size of either on the ground is not known.
+    """
+    own = ground_size(source.grid)
+    if config.pixel_size is None or own is None:
         return None
-    size = resolution or (source.grid.row_size * source.grid.column_size) ** 0.5
-    ratio = size / config.pixel_size
+    enlarged = 1.0 if resolution is None else resolution / source.grid.row_size
+    ratio = own * enlarged / config.pixel_size
     if 1 / PIXEL_SIZE_TOLERANCE <= ratio <= PIXEL_SIZE_TOLERANCE:
         return None
+    advice = "resample it to square cells of that size: r.resamp.interp, r.resamp.stats"
+    if is_square(source.grid):
+        wanted = source.grid.row_size * config.pixel_size / own
+        advice = f"try resolution={wanted:.6g} ({map_units()})"
     return (
-        f"Cells of {source.name} are {size:g} map units large, the model was trained on "
-        f"{config.pixel_size:g}. Objects look too {'small' if ratio > 1 else 'large'} to it; "
-        f"try resolution={config.pixel_size:g}"
+        f"Cells of {source.name} are {own * enlarged:.3g} m large on the ground, the model was trained on "
+        f"{config.pixel_size:.3g} m. Objects look too {'small' if ratio > 1 else 'large'} to it; {advice}"
     )
+
+
+def values_warning(sources: Sequence[Source], config: MaskRCNNConfig) -> str | None:
+    """A warning if scenes hold values far from those of training; from a sample of some scenes.
+
+    Scenes that can't be read are left to be reported when they are detected in.
+    """
+    chosen = sorted({round(place) for place in np.linspace(0, len(sources) - 1, SCENES_SAMPLED)})
+    strange: dict[str, str] = {}
+    for source in (sources[index] for index in chosen):
+        try:
+            with _open_own(source) as scene:
+                values = sample_values(scene)
+        except (AnnError, OSError):
+            continue
+        if found := unlike_training(values, config.band_mean, config.band_scale):
+            strange[source.name] = found
+    if not strange:
+        return None
+    first, *others = strange
+    more = f" (and of {len(others)} more of {len(chosen)} scenes looked at)" if others else ""
+    return (
+        f"Values of {first}{more} are far from those of training: {strange[first]}. Detections will be poor. "
+        "Scale the bands as they were for training (r.rescale, r.mapcalc), give them in the same order, or "
+        "use a model that was trained on such values; mark fill values as NULL (r.null)"
+    )
+
+
+def is_square(grid: Grid) -> bool:
+    """Whether cells are as wide as high in map units."""
+    return abs(grid.row_size - grid.column_size) <= SQUARENESS * grid.row_size
 
 
 class DetectionRun:
@@ -203,6 +254,13 @@ class DetectionRun:
                         x=x,
                         y=y,
                     )
+        if last.tiles_skipped == last.tiles_total:
+            if instances is not None:
+                self._temporary.drop(instances)
+            raise SceneError(
+                "no cell has data: all are NULL in one of the bands"
+                + (" or masked (r.mask)" if source.path is None else ", without data or transparent")
+            )
         if instances is not None:
             self._write_maps(number, source, instances, table, grid)
         self._table.extend(table)
@@ -216,6 +274,7 @@ class DetectionRun:
             tiles=last.tiles_done,
             seconds=time.perf_counter() - start,
             seconds_network=last.seconds_network,
+            tiles_skipped=last.tiles_skipped,
             counts=counts,
         )
 
@@ -242,41 +301,43 @@ class DetectionRun:
             made[names["score", number]] = name = self._temporary.raster("scores")
             write_lookup(instances, name, grid, table.scores_by_category())
             finish_score_raster(name, grid=grid, source=source.name)
-        if "area" in self._kinds and len(table):
-            self._areas.add_scene(instances, table, grid, masked=source.path is None)
         if "raster" in self._kinds:
             made[names["raster", number]] = instances
             finish_instance_raster(
                 instances, table, classes, grid=grid, source=source.name, temporary=self._temporary
             )
-        else:
+        if "area" in self._kinds and len(table):  # last, because nothing may fail after it
+            self._areas.add_scene(instances, table, grid)
+        if "raster" not in self._kinds:
             self._temporary.drop(instances)
         self._rasters.update(made)
 
 
 def module_failure(error: CalledModuleError) -> str:
     """A message about a GRASS module that failed; what it printed stands above it."""
-    return f"{error.module} failed with exit code {error.returncode}, see the messages above"
+    # `cmd` is the name of the module; that of a function of grass.script is part of the message only
+    return f"{error.cmd or 'A GRASS module'} failed with exit code {error.returncode}, see the messages above"
+
+
+def _open_own(source: Source) -> AbstractContextManager[Scene]:
+    """The scene with its own pixels."""
+    if source.path is None:
+        return READER.scene(source.bands, source.grid, source.name)
+    return FileScene(source.path)
 
 
 @contextmanager
-def _open(source: Source, resolution: float | None) -> Iterator[tuple[object, Grid]]:
-    """The scene and the grid of its pixels; the window of the process is set for reading and writing."""
-    own = source.grid
-    with ExitStack() as stack:
-        if source.path is None:
-            scene = stack.enter_context(MapScene(source.bands, extent=own, name=source.name))
-        else:
-            scene = stack.enter_context(FileScene(source.path))
-            use_grid(own)
-        grid = own
+def _open(source: Source, resolution: float | None) -> Iterator[tuple[Scene, Grid]]:
+    """The scene and the grid of its pixels, which becomes the window of the process for writing."""
+    with _open_own(source) as scene:
+        grid = source.grid
         if resolution is not None:
-            if abs(own.row_size - own.column_size) > 1e-3 * own.row_size:
+            if not is_square(grid):
                 raise SceneError(
-                    f"Cells of {source.name} are not square ({own.row_size:g} x {own.column_size:g}), which "
-                    "resolution= needs. Resample the maps first: r.resamp.interp, r.resamp.stats"
+                    f"Cells of {source.name} are not square ({grid.row_size:g} x {grid.column_size:g}), "
+                    "which resolution= needs. Resample the maps first: r.resamp.interp, r.resamp.stats"
                 )
-            factor = resolution / own.row_size
-            scene, grid = ResampledScene(scene, factor), own.resampled(factor)
-            use_output_grid(grid)
+            factor = resolution / grid.row_size
+            scene, grid = ResampledScene(scene, factor), grid.resampled(factor)
+        use_grid(grid)
         yield scene, grid

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import warnings
@@ -18,6 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from ann.data.dataset import Place
 from ann.data.folders import find_files
+from ann.data.metres import metres_per_pixel
 from ann.data.pixels.decoded import Decoded, DecodedImages
 from ann.data.pixels.image_files import check_file
 from ann.data.pixels.windows import Window, whole
@@ -34,9 +34,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
 @dataclass(frozen=True, kw_only=True)
 class ImageHeader:
-    """What the header of an image file says; pixel_size in map units and place are None without
-    georeference.
-    """
+    """What the header of an image file says; pixel_size in metres and place are None where not known."""
 
     path: str
     height: int
@@ -104,9 +102,7 @@ def read_header(path: str | Path) -> ImageHeader:
             width=source.width,
             bands=len(colour_bands(source)),
             dtype=source.dtypes[0],
-            pixel_size=None
-            if source.transform.is_identity
-            else math.hypot(source.transform.a, source.transform.d),
+            pixel_size=metres_per_pixel(source.transform, source.crs, source.height, source.width),
             place=_place(source),
         )
 

@@ -344,12 +344,12 @@ def _place_in_scene(image: LabelledImage, window: Window) -> tuple[int, int]:
 
 def _georeference(image: LabelledImage, row: int, column: int) -> tuple[list[float] | None, str | None]:
     """The tile's transform and coordinate system, None for an image without."""
-    if image.pixel_size is None:
-        return None, None
     if image.extent is not None:
         west, south, east, north = image.extent
         cell_width, cell_height = (east - west) / image.width, (north - south) / image.height
         return [cell_width, 0, west + column * cell_width, 0, -cell_height, north - row * cell_height], None
+    if image.pixel_size is None:
+        return None, None
     try:
         with open_image(image.path) as source:
             if source.transform.is_identity:
