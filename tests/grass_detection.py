@@ -96,6 +96,7 @@ def main(request: dict) -> dict:
         "maps": maps,
         "errors": {result.name: result.error for result in work.results},
         "counts": [result.counts for result in work.results],
+        "tiles": [(result.tiles, result.tiles_skipped) for result in work.results],
     }
 
 

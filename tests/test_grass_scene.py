@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+import rasterio
+from rasterio.transform import from_origin
 
 READ = """
 import json, sys
@@ -102,6 +104,19 @@ def test_maps_that_do_not_fit_are_errors_that_name_them(bands, names, words):
     bands.run("g.region", "n=50", "s=0", "w=100", "e=140", "res=10")
     done = bands.python(READ, names, check=False)
     assert done.returncode and "ann.errors." in done.stderr and words in done.stderr
+
+
+def test_nan_and_infinite_values_are_no_data(session, tmp_path):
+    values = np.ones((3, 4), np.float32)
+    values[0, 1], values[1, 2], values[2, 3] = np.inf, -np.inf, np.nan
+    with rasterio.open(tmp_path / "map.tif", "w", driver="GTiff", height=3, width=4, count=1, dtype="float32",
+                       crs="EPSG:32633", transform=from_origin(0, 3, 1, 1)) as target:  # fmt: skip
+        target.write(values, 1)
+    session.run("r.in.gdal", f"input={tmp_path / 'map.tif'}", "output=map")
+    session.run("g.region", "raster=map")
+    pixels, valid, _ = read(session, "map")
+    assert np.argwhere(~valid).tolist() == [[0, 1], [1, 2], [2, 3]]
+    assert (pixels[..., 0] == valid).all()
 
 
 def test_negative_values_keep_their_sign(bands):

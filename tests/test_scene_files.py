@@ -170,6 +170,17 @@ def test_pixels_without_data_do_not_leak_into_their_neighbours():
     assert set(np.unique(found[found_valid])) == {100}
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 1e300])
+def test_infinite_pixels_do_not_spread_when_resampled(value):
+    pixels = np.full((20, 20, 2), 7.0)
+    pixels[4, 4, 1] = value
+    for factor in (0.5, 2.0):
+        scene = ResampledScene(ArrayScene(pixels), factor)
+        found, valid = scene.read(0, 0, scene.height, scene.width)
+        assert valid.sum() >= valid.size - 4
+        np.testing.assert_allclose(found[valid], 7.0)
+
+
 @pytest.mark.parametrize("factor", [0, -1.0, float("nan"), 1000.0])
 def test_an_impossible_factor_is_an_error(factor):
     with pytest.raises(SceneError, match=r"factor|vanishes"):

@@ -7,7 +7,9 @@ gets a new process. Rows come through a pipe, so memory stays that of the window
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import ctypes
 import os
 import pickle
 import signal
@@ -24,7 +26,6 @@ from ann.errors import SceneError
 from ann.grass.bands import Band, MapScene, find_bands
 from ann.grass.region import Grid
 
-FATAL = 2  # the kind of a message after which the C library ends the process; 1 is a warning
 SECONDS_TO_END = 5
 
 
@@ -131,6 +132,7 @@ class ReaderScene:
 
 
 READER = MapReader()  # one for this process, like the window of the C library
+atexit.register(READER.close)
 
 
 def _start() -> subprocess.Popen:
@@ -146,22 +148,28 @@ def _start() -> subprocess.Popen:
 def answer(questions: BinaryIO, answers: BinaryIO) -> None:
     """What the process does: answers one question after the other, until there are no more."""
 
+    said: list[str] = []  # by the C library since the last answer
+
     def send(kind: str, value: object) -> None:
+        for text in said:
+            print(f"WARNING: {text}", file=sys.stderr)
+        said.clear()
         pickle.dump((kind, value), answers, protocol=5)
         answers.flush()
 
-    def hear(message, kind: int) -> int:
-        text = " ".join(
-            (message if isinstance(message, str) else bytes(message).decode(errors="replace")).split()
-        )
-        if kind == FATAL:
-            send("fatal", text.rstrip("."))
-        else:
-            print(f"WARNING: {text}", file=sys.stderr)
+    def hear(message, _) -> int:
+        text = message if isinstance(message, str) else bytes(message).decode(errors="replace")
+        said.append(" ".join(text.split()))
         return 0
 
+    def fail(_) -> None:
+        send("fatal", said.pop().rstrip(".") if said else "it does not say why")
+
+    # both must live as long as the library may call them
     routine = libgis.G_set_error_routine.argtypes[0](hear)
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(fail)
     libgis.G_set_error_routine(routine)
+    libgis.G_add_error_handler(ctypes.cast(handler, libgis.G_add_error_handler.argtypes[0]), None)
     scene: MapScene | None = None
     while True:
         try:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import grass.lib.gis as libgis
 import grass.lib.raster as libraster
+import grass.script as gs
 
 from ann.errors import SceneError
 
@@ -215,9 +216,8 @@ def metres_per_map_unit() -> float | None:
 
 
 def map_units() -> str:
-    """What the project's map units are called, in the plural: metres, US survey feet, degrees."""
-    name = libgis.G_database_unit_name(1)
-    return (name if isinstance(name, str) else bytes(name).decode()) or "map units"
+    """What the project calls its map units, in the plural: metres, U.S. Surveyor's Feet, degrees."""
+    return gs.parse_command("g.proj", flags="g", env=grid_environment()).get("units") or "map units"
 
 
 def ground_size(grid: Grid) -> float | None:

@@ -36,6 +36,7 @@ from maskrcnn.grass.run import (
     OutputSettings,
     SceneResult,
     Source,
+    check_resolution,
     file_source,
     map_source,
     module_failure,
@@ -169,6 +170,8 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
         )
     resolution = positive(options["resolution"], "resolution")
     sources, unusable = find_sources(options, flags, config)
+    if resolution is not None:
+        sources = resampled_sources(sources, unusable, resolution)
     kinds = split(options["output_type"]) or ["area"]
     names = name_outputs(kinds, options["output"], config.classes, [source.name for source in sources])
     if not gs.overwrite():
@@ -261,6 +264,23 @@ def find_files(
     if not sources:
         raise SceneError(f"None of {len(images)} images in <{directory}> can be used. {unusable[0].error}")
     return sources, unusable
+
+
+def resampled_sources(
+    sources: Sequence[Source], unusable: list[SceneResult], resolution: float
+) -> list[Source]:
+    """Those that can be seen with such pixels; the others are added to `unusable`."""
+    usable = []
+    for source in sources:
+        try:
+            check_resolution(source, resolution)
+            usable.append(source)
+        except SceneError as error:
+            unusable.append(SceneResult(name=source.name, error=str(error)))
+            gs.warning(f"Scene {source.name} can't be used: {error}")
+    if not usable:
+        raise SceneError(unusable[-1].error)
+    return usable
 
 
 def use_threads(count: int) -> None:

@@ -156,6 +156,21 @@ def values_warning(sources: Sequence[Source], config: MaskRCNNConfig) -> str | N
     )
 
 
+def check_resolution(source: Source, resolution: float) -> None:
+    """SceneError if a scene can't be seen with pixels of that size, map units."""
+    grid = source.grid
+    if not is_square(grid):
+        raise SceneError(
+            f"Cells of {source.name} are not square ({grid.row_size:g} x {grid.column_size:g}), "
+            "which resolution= needs. Resample the maps first: r.resamp.interp, r.resamp.stats"
+        )
+    if not round(min(grid.rows, grid.columns) * grid.row_size / resolution):
+        raise SceneError(
+            f"With resolution={resolution:g} nothing is left of {source.name}, whose {grid.rows} x "
+            f"{grid.columns} cells are {grid.row_size:.6g} large. Both are in {map_units()}: give a finer one"
+        )
+
+
 def is_square(grid: Grid) -> bool:
     """Whether cells are as wide as high in map units."""
     return abs(grid.row_size - grid.column_size) <= SQUARENESS * grid.row_size
@@ -332,11 +347,7 @@ def _open(source: Source, resolution: float | None) -> Iterator[tuple[Scene, Gri
     with _open_own(source) as scene:
         grid = source.grid
         if resolution is not None:
-            if not is_square(grid):
-                raise SceneError(
-                    f"Cells of {source.name} are not square ({grid.row_size:g} x {grid.column_size:g}), "
-                    "which resolution= needs. Resample the maps first: r.resamp.interp, r.resamp.stats"
-                )
+            check_resolution(source, resolution)
             factor = resolution / grid.row_size
             scene, grid = ResampledScene(scene, factor), grid.resampled(factor)
         use_grid(grid)
