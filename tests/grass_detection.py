@@ -49,9 +49,23 @@ def detect_rectangles(images: np.ndarray, windows: np.ndarray) -> list[SimpleNam
     return found
 
 
+def stop_after(events: int, signal_name: str) -> None:
+    """Send this process a signal when it renames, removes or starts a child for the n-th time from now."""
+    left = [events]
+
+    def count(event, arguments):
+        if event in ("os.rename", "os.remove", "os.rmdir", "subprocess.Popen"):
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.Signals[signal_name])
+
+    sys.addaudithook(count)
+
+
 def main(request: dict) -> dict:
     from ann.grass.bands import find_bands
-    from ann.grass.outputs import name_outputs
+    from ann.grass.exchange import recover
+    from ann.grass.outputs import check_outputs, name_outputs
     from ann.grass.region import computational_region
     from ann.grass.temporary import TemporaryMaps, remove_abandoned
     from maskrcnn.config import MaskRCNNConfig
@@ -80,7 +94,9 @@ def main(request: dict) -> dict:
             os.kill(os.getpid(), signal.Signals[request["interrupt"]])
         return detect_rectangles(images, windows)
 
+    recover()
     remove_abandoned()
+    check_outputs(names)
     with TemporaryMaps() as temporary:
         work = DetectionRun(Here(network_finder(detector, settings)), settings, outputs, temporary)
         for number, source in enumerate(sources):
@@ -91,9 +107,12 @@ def main(request: dict) -> dict:
             import grass.lib.gis as libgis
 
             libgis.G_fatal_error(b"as asked for")
+        if "stop" in request:
+            stop_after(**request["stop"])
         maps = work.finish()
     return {
         "maps": maps,
+        "failures": work.failures,
         "errors": {result.name: result.error for result in work.results},
         "counts": [result.counts for result in work.results],
         "tiles": [(result.tiles, result.tiles_skipped) for result in work.results],

@@ -54,8 +54,9 @@ def write_image(path, image, west=0.0, north=ROWS * CELL, cell=CELL, crs="EPSG:3
 
 
 def detect(session, scenes, outputs, check=True, **request):
+    more = {"GRASS_OVERWRITE": "1"} if request.pop("overwrite", False) else {}
     text = json.dumps({"scenes": scenes, "outputs": outputs, **request})
-    done = session.run(sys.executable, DETECT, text, check=check)
+    done = session.run(sys.executable, DETECT, text, check=check, **more)
     return json.loads(done.stdout.splitlines()[-1]) if check else done
 
 
@@ -65,6 +66,12 @@ def scene(session, tmp_path):
     import_image(session, tmp_path, "scene", draw(OBJECTS))
     session.run("g.region", "raster=scene")
     return session
+
+
+def use_dbf(session):
+    folder = Path(session.project, session.mapset, "dbf")
+    folder.mkdir()
+    session.run("db.connect", "driver=dbf", f"database={folder}")
 
 
 def overlay(session, vector, raster_values):
@@ -226,16 +233,42 @@ def test_resolution_resamples_the_scene_and_the_instance_map(scene):
 
 def test_an_existing_map_is_replaced_with_its_table(scene):
     detect(scene, [["scene"]], ["area"])
-    detect(scene, [["scene"]], ["area"], confidence=0.535)
+    detect(scene, [["scene"]], ["area"], confidence=0.535, overwrite=True)
     assert len(scene.rows("house")) == 1 and scene.rows("tree")[0]["cat"] == "2"
-    assert set(scene.out("db.tables", "-p").split()) == {"house", "tree"}
+    assert len(scene.out("db.tables", "-p").split()) == 2
 
 
-@pytest.mark.parametrize("name", ["order", "O'Neill; barn"])
-def test_class_names_may_be_anything(scene, name):
-    result = detect(scene, [["scene"]], ["area"], classes=[name, "tree"])
+NAMES = ["order", "Nothing", "escape", "AND", "int", "O'Neill; barn", "\\", "é 木", "c" * 255]
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "dbf"])
+def test_class_names_may_be_anything(scene, driver):
+    if driver == "dbf":
+        use_dbf(scene)
+    result = detect(scene, [["scene"]], ["point"], classes=NAMES)
+    assert not result["failures"]
+    for name, vector in zip(NAMES, result["maps"], strict=True):
+        rows = scene.rows(vector)
+        if name in NAMES[:2]:  # the classes that are found
+            assert {row["class"] for row in rows} == {name}
+        assert len(rows) == {NAMES[0]: 3, NAMES[1]: 2}.get(name, 0)
+
+
+@pytest.mark.parametrize("name", ["O'Neill; barn", "road|path", "a:b\tc", "\\ é 木"])
+def test_texts_of_class_names_survive_in_tables_and_labels(scene, name):
+    result = detect(scene, [["scene"]], ["point", "raster", "class"], classes=[name, "tree"])
+    shown = " ".join(name.split())
     first = next(iter(result["maps"]))
-    assert len(scene.rows(first)) == 3 and scene.rows(first)[0]["class"] == name
+    where = json.loads(scene.out("v.db.select", f"map={first}", "format=json"))
+    assert {row["class"] for row in where["records"]} == {shown}
+    assert f"1\t{shown} 0.510" in scene.out("r.category", "map=instances").splitlines()
+    assert f"1\t{shown}" in scene.out("r.category", "map=classes").splitlines()
+
+
+def test_classes_whose_names_end_alike_have_tables_of_their_own(scene):
+    detect(scene, [["scene"]], ["point"], classes=["select_", "select"])
+    assert {row["class"] for row in scene.rows("select_")} == {"select_"}
+    assert {row["class"] for row in scene.rows("select")} == {"select"}
 
 
 @pytest.mark.parametrize(
@@ -279,9 +312,7 @@ def test_in_degrees_areas_are_in_square_metres(grass_folder, addons, tmp_path):
 
 
 def test_tables_in_dbf_files_have_all_columns(scene):
-    folder = Path(scene.project, scene.mapset, "dbf")
-    folder.mkdir()
-    scene.run("db.connect", "driver=dbf", f"database={folder}")
+    use_dbf(scene)
     detect(scene, [["scene"]], ["area", "point"])
     sizes = {value: height * width * CELL**2 for _, _, height, width, value in OBJECTS}
     for name in ("house", "house_points"):

@@ -13,7 +13,7 @@ from pathlib import Path
 import grass.lib.gis as libgis
 import grass.script as gs
 
-from ann.grass.temporary import unique_name
+from ann.grass.temporary import MARK, unique_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,7 @@ def scratch_mapset() -> Iterator[ScratchMapset]:
         gisrc.write_text("".join(f"{key}: {value}\n" for key, value in (session | {"MAPSET": name}).items()))
         try:
             (project / name).mkdir()
+            (project / name / MARK).touch()
             shutil.copy(project / "PERMANENT" / "DEFAULT_WIND", project / name / "WIND")
             variables = {"GISRC": str(gisrc)}
             if "GRASS_MASK" in os.environ:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import grass.lib.gis as libgis
 import grass.script as gs
 from grass.script.utils import legalize_vector_name
 
 from ann.errors import AnnError
+from ann.grass.exchange import exists
+from ann.grass.external import external_file, output_folder
+from ann.grass.modules import reason, run_apart
+from ann.grass.region import Grid, grid_environment
+from ann.grass.temporary import TemporaryMaps, mapset_folder
 
 VECTOR_KINDS = ("area", "point")
+GRASS_NAME_LENGTH = 255  # GNAME_MAX with its closing 0
+SQL_OPERATORS = ("and", "or", "not")  # Vect_legal_filename refuses them in any case
 RASTER_KINDS = {"raster": "instances", "class": "classes", "score": "scores"}
 
 
@@ -50,6 +57,7 @@ def name_outputs(
         if kind in kinds:
             for class_id, name in enumerate(classes, 1):
                 legal = legalize_vector_name(f"{prefix}{name}", fallback_prefix="class_")
+                legal += "_" if legal.lower() in SQL_OPERATORS else ""
                 vectors[kind, class_id] = f"{legal}{ending}"
     _check_distinct({f"{classes[class_id - 1]} ({kind})": name for (kind, class_id), name in vectors.items()})
     rasters = {}
@@ -62,20 +70,82 @@ def name_outputs(
     return OutputNames(vectors=vectors, rasters=rasters)
 
 
-def check_not_existing(names: OutputNames) -> None:
-    """Raise AnnError if a map exists that would be written, naming all of them."""
-    mapset = gs.gisenv()["MAPSET"].encode()
-    existing = [
-        f"{kind} map <{name}>"
-        for kind, element, maps in (("vector", b"vector", names.vectors), ("raster", b"cell", names.rasters))
-        for name in maps.values()
-        if libgis.G_find_file2(element, name.encode(), mapset)
+def check_outputs(names: OutputNames) -> None:
+    """Try out everything that could fail when maps are written.
+
+    Raises:
+        AnnError: a map exists that would be replaced without --overwrite, a name is too long, or new
+            raster maps can't be written.
+    """
+    _check_length(names)
+    maps = [
+        *(("vector", name) for name in names.vectors.values()),
+        *(("raster", name) for name in names.rasters.values()),
     ]
-    if existing:
-        raise AnnError(
-            f"Already existing: {', '.join(existing[:8])}{' and more' if len(existing) > 8 else ''}. "
-            "Use --overwrite, or output= with another prefix"
-        )
+    if not gs.overwrite():
+        existing = [f"{kind} map <{name}>" for kind, name in maps if exists(kind, name)]
+        if existing:
+            raise AnnError(
+                f"Already existing: {', '.join(existing[:8])}{' and more' if len(existing) > 8 else ''}. "
+                "Use --overwrite, or output= with another prefix"
+            )
+    for name in names.rasters.values():
+        if children := reclassified(name):
+            raise AnnError(
+                f"Raster map <{name}> can't be replaced: {', '.join(children)} reclassify it and would "
+                "change too. Remove them first, or use output= with another prefix"
+            )
+    if names.kinds - {"point"}:
+        _check_external(names)
+
+
+def reclassified(name: str) -> list[str]:
+    """Raster maps that r.reclass has made of one of the current mapset; their cells are that map's."""
+    try:
+        lines = (mapset_folder() / "cell_misc" / name / "reclassed_to").read_text().split()
+    except OSError:
+        return []
+    project = mapset_folder().parent
+    pairs = [line.partition("@")[::2] for line in lines]
+    return [f"<{child}@{mapset}>" for child, mapset in pairs if (project / mapset / "cell" / child).exists()]
+
+
+def _check_length(names: OutputNames) -> None:
+    limit = min(GRASS_NAME_LENGTH, os.pathconf(mapset_folder(), "PC_NAME_MAX"))
+    for name in (*names.vectors.values(), *names.rasters.values()):
+        if len(name) > limit:
+            raise AnnError(
+                f"Expected names of maps of at most {limit} characters, received {len(name)}: "
+                f"<{name[:40]}...>. Give classes shorter names with classes=, image files shorter names, "
+                "or output= a shorter prefix"
+            )
+
+
+def _check_external(names: OutputNames) -> None:
+    """Where r.external.out is in force: new maps can be written, and none of their files exists."""
+    if output_folder(mapset_folder()) is None:
+        return
+    cell = Grid(north=1, west=0, rows=1, columns=1, row_size=1, column_size=1)
+    with TemporaryMaps() as temporary:
+        for value in ("1", "0.5f"):
+            trial = temporary.raster("trial")
+            done = run_apart("r.mapcalc", expression=f"{trial} = {value}", env=grid_environment(cell))
+            file = external_file(mapset_folder(), trial)
+            if done.returncode or file is None or not file.exists():
+                raise AnnError(
+                    f"Raster maps can't be written as r.external.out says: {reason(done)} "
+                    "See r.external.out -p; r.external.out -r goes back to maps of GRASS's own format"
+                )
+    limit = os.pathconf(file.parent, "PC_NAME_MAX")
+    for name in names.rasters.values():
+        path = file.with_name(name + file.name[len(trial) :])
+        if len(path.name.encode()) > limit:
+            raise AnnError(f"The name of the file {path} is too long. Use output= with a shorter prefix")
+        if path.exists() and external_file(mapset_folder(), name) != path:
+            raise AnnError(
+                f"The file {path}, which r.external.out would have for the raster map <{name}>, exists and "
+                "is not that map's. Move it away, or use output= with another prefix"
+            )
 
 
 def _short(scene: str) -> str:
@@ -88,23 +158,24 @@ def _short(scene: str) -> str:
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Names with a number added to those that came before."""
-    result: list[str] = []
+    """Names with a number added to those that came before, also where only the case differs."""
+    result: dict[str, str] = {}
+    last: dict[str, int] = {}
     for name in names:
-        candidate, number = name, 1
-        while candidate in result:
-            number += 1
-            candidate = f"{name}_{number}"
-        result.append(candidate)
-    return result
+        candidate = name
+        while candidate.lower() in result:
+            last[name.lower()] = last.get(name.lower(), 1) + 1
+            candidate = f"{name}_{last[name.lower()]}"
+        result[candidate.lower()] = candidate
+    return list(result.values())
 
 
 def _check_distinct(names: dict[str, str]) -> None:
     seen: dict[str, str] = {}
     for owner, name in names.items():
-        if name.lower() in seen:  # tables are not case sensitive
+        if name.lower() in seen:  # not all file systems tell cases apart, and a project may move to one
             raise AnnError(
-                f"The maps of {seen[name.lower()]} and {owner} would both be called <{name}>. "
-                "Give the classes other names with classes="
+                f"The maps of {seen[name.lower()]} and {owner} would both be called <{name}>, in upper or "
+                "lower case. Give the classes other names with classes="
             )
         seen[name.lower()] = owner

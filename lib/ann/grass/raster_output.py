@@ -113,8 +113,8 @@ def finish_instance_raster(
             for category, class_id, score in zip(
                 table.categories, table.class_ids, table.scores, strict=True
             ):
-                labels.write(f"{category}|{classes[class_id - 1]} {score:.3f}\n")
-        gs.run_command("r.category", map=name, rules=str(path), separator="pipe", env=environment)
+                labels.write(f"{category}\t{_label(classes[class_id - 1])} {score:.3f}\n")
+        gs.run_command("r.category", map=name, rules=str(path), separator="tab", env=environment)
     elif len(table):
         gs.message(
             f"The {len(table)} instances of {source} get no labels, which would make the raster map slow. "
@@ -128,9 +128,9 @@ def finish_instance_raster(
 def finish_class_raster(name: str, classes: Sequence[str], *, grid: Grid, source: str) -> None:
     """Labels, one colour per class, and the history of a map of class ids."""
     environment = grid_environment(grid)
-    labels = "".join(f"{class_id}|{class_name}\n" for class_id, class_name in enumerate(classes, 1))
+    labels = "".join(f"{class_id}\t{_label(class_name)}\n" for class_id, class_name in enumerate(classes, 1))
     gs.write_command(
-        "r.category", map=name, rules="-", separator="pipe", stdin=labels.encode(), env=environment
+        "r.category", map=name, rules="-", separator="tab", stdin=labels.encode(), env=environment
     )
     colors = ""
     for class_id in range(1, len(classes) + 1):
@@ -152,6 +152,11 @@ def finish_score_raster(name: str, *, grid: Grid, source: str) -> None:
 def class_color(class_id: int, class_count: int) -> tuple[float, float, float]:
     """(red, green, blue), 0 to 1; evenly spaced hues, the same for each run."""
     return colorsys.hsv_to_rgb((class_id - 1) / max(class_count, 1), 0.75, 0.9)
+
+
+def _label(text: str) -> str:
+    """Text without the tabs and ends of lines that separate labels."""
+    return " ".join(text.split())
 
 
 def _describe(name: str, title: str, source: str, environment: dict[str, str]) -> None:

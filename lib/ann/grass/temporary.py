@@ -1,26 +1,47 @@
-"""Maps that must not outlive the work: temporary ones, and outputs that are not finished yet."""
+"""Maps and tables that must not outlive the work: they go with it, however it ends."""
 
 from __future__ import annotations
 
 import atexit
 import ctypes
+import hashlib
+import json
 import os
 import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
 
 import grass.lib.gis as libgis
 import grass.script as gs
 
+from ann.grass.external import external_file, files_beside, output_folder
+from ann.grass.modules import interruptions_held, reason, run_apart
+from ann.grass.tables import TableLink, resolved, tables_of_all_maps
+
 PREFIX = "tmp_maskrcnn"
+RECORD = "tables.json"
+MARK = "tmp_maskrcnn_scratch"  # a file in each scratch mapset: the name alone does not prove that it is one
+ELEMENTS = {"raster": "cell", "vector": "vector"}
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TemporaryMap:
+    """A raster or vector map."""
+
+    kind: str
+    name: str
 
 
 class TemporaryMaps:
-    """Hands out names of temporary maps and removes whatever exists of them.
+    """Hands out names of temporary maps and removes whatever exists of them, with tables made for them.
 
     As a context manager it cleans up at the end, whether the work went well, failed or was interrupted by
     Ctrl-C or `kill`, and also when the C library ends the process, which Python does not notice. What a
@@ -29,9 +50,8 @@ class TemporaryMaps:
 
     def __init__(self):
         self._owner = os.getpid()
-        self._rasters: list[str] = []
-        self._vectors: list[str] = []
-        self._tables: list[str] = []
+        self._maps: dict[str, TemporaryMap] = {}  # by name
+        self._tables: dict[str, TableLink] = {}  # by name
         self._directory: str | None = None
         self._count = 0
         self._error_handler = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: self.remove())
@@ -39,50 +59,48 @@ class TemporaryMaps:
     def __enter__(self) -> TemporaryMaps:
         atexit.register(self.remove)
         _on_fatal_error(self._error_handler, True)
-        self._previous_handler = signal.signal(signal.SIGTERM, _exit)
+        self._previous_handlers = {}
+        for number in ENDING_SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+                self._previous_handlers[number] = signal.signal(number, _exit)
         return self
 
     def __exit__(self, exception_type, exception, traceback) -> None:
         self.remove()
-        signal.signal(signal.SIGTERM, self._previous_handler)
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
         _on_fatal_error(self._error_handler, False)
         atexit.unregister(self.remove)
 
     def raster(self, purpose: str) -> str:
         """A new name for a raster map."""
-        self._rasters.append(self._name(purpose))
-        return self._rasters[-1]
+        return self._map("raster", purpose)
 
     def vector(self, purpose: str) -> str:
         """A new name for a vector map."""
-        self._vectors.append(self._name(purpose))
-        return self._vectors[-1]
+        return self._map("vector", purpose)
 
-    def unfinished_vector(self, name: str) -> None:
-        """Remove the vector map `name`, too, unless `finished` is called."""
-        self._vectors.append(name)
-
-    def unfinished_table(self, name: str) -> None:
-        """Remove the attribute table `name`, too, unless `finished` is called."""
-        self._tables.append(name)
+    def table(self, link: TableLink) -> None:
+        """Drop this table, which has just been created, too, unless `finished` is called."""
+        self._tables[link.table] = link
+        self._record()
 
     def finished(self, name: str) -> None:
         """Keep the map or table `name`: it is complete."""
-        for names in (self._rasters, self._vectors, self._tables):
-            while name in names:
-                names.remove(name)
+        self._maps.pop(name, None)
+        if self._tables.pop(name, None):
+            self._record()
 
     def file(self, purpose: str) -> str:
         """Path of a new file; its directory goes with the maps."""
         if self._directory is None:
-            self._directory = tempfile.mkdtemp(prefix=PREFIX)
+            self._directory = tempfile.mkdtemp(prefix=unique_name(""))
         self._count += 1
         return os.path.join(self._directory, f"{purpose}_{self._count}")
 
     def drop(self, *names: str) -> None:
         """Remove some of the temporary maps now, to save space."""
-        _remove_maps([name for name in names if name in self._rasters], "raster")
-        _remove_maps([name for name in names if name in self._vectors], "vector")
+        _remove_maps([self._maps[name] for name in names if name in self._maps])
         for name in names:
             self.finished(name)
 
@@ -90,20 +108,37 @@ class TemporaryMaps:
         """Remove all that exists; safe to call again. Not in a forked copy of the process."""
         if os.getpid() != self._owner:
             return
-        rasters, self._rasters = self._rasters, []
-        vectors, self._vectors = self._vectors, []
-        tables, self._tables = self._tables, []
-        directory, self._directory = self._directory, None
-        _remove_maps(rasters, "raster")
-        _remove_maps(vectors, "vector")
-        for table in tables:
-            _run_quietly("db.droptable", flags="f", table=table)
-        if directory:
-            shutil.rmtree(directory, ignore_errors=True)
+        with interruptions_held():
+            maps, self._maps = self._maps, {}
+            tables, self._tables = self._tables, {}
+            directory, self._directory = self._directory, None
+            _drop_tables(tables.values())
+            _remove_maps(maps.values())
+            if tables:
+                self._record()
+            if directory:
+                shutil.rmtree(directory, ignore_errors=True)
 
-    def _name(self, purpose: str) -> str:
+    def _record(self) -> None:
+        """Write down which tables are ours, for the run after one that is killed: their names don't tell."""
+        path = mapset_folder() / unique_name(RECORD)
+        if self._tables:
+            path.write_text(json.dumps([asdict(link) for link in self._tables.values()]))
+        else:
+            path.unlink(missing_ok=True)
+
+    def _map(self, kind: str, purpose: str) -> str:
         self._count += 1
-        return unique_name(f"{purpose}_{self._count}")
+        name = unique_name(f"{purpose}_{self._count}")
+        self._maps[name] = TemporaryMap(kind=kind, name=name)
+        return name
+
+
+@cache
+def mapset_folder() -> Path:
+    """Where the current mapset lies."""
+    session = gs.gisenv()
+    return Path(session["GISDBASE"], session["LOCATION_NAME"], session["MAPSET"])
 
 
 def unique_name(purpose: str) -> str:
@@ -111,46 +146,96 @@ def unique_name(purpose: str) -> str:
     return f"{PREFIX}_{_host()}_{os.getpid()}_{purpose}"
 
 
+def is_abandoned(name: str) -> bool:
+    """Whether a process of this computer that is gone made this name by `unique_name`."""
+    owner = re.match(rf"{PREFIX}_{_host()}_(\d+)_", name)
+    return bool(owner) and not _runs(int(owner[1]))
+
+
 def remove_abandoned() -> list[str]:
-    """Remove temporary maps of the current mapset whose process is gone; returns their names."""
-    pattern = re.compile(rf"{PREFIX}_{_host()}_(\d+)_")
-    removed = []
-    for kind in ("raster", "vector"):
-        found = gs.list_strings(kind, pattern=f"{PREFIX}_{_host()}_*", mapset=".")
-        names = [name.split("@")[0] for name in found]
-        dead = [name for name in names if (owner := pattern.match(name)) and not _runs(int(owner[1]))]
-        _remove_maps(dead, kind)
-        removed += dead
-    return removed
+    """Remove what dead processes left behind in the current mapset and beside it; returns the names.
 
-
-def _remove_maps(names: list[str], kind: str) -> None:
-    mapset = gs.gisenv()["MAPSET"] if names else ""
-    element = "cell" if kind == "raster" else "vector"
-    existing = [
-        name for name in names if libgis.G_find_file2(element.encode(), name.encode(), mapset.encode())
+    Maps, scratch mapsets, folders for temporary files, and files of maps that r.external.out had written.
+    """
+    maps = [
+        TemporaryMap(kind=kind, name=name)
+        for kind, element in ELEMENTS.items()
+        for name in _names_in(mapset_folder() / element)
+        if is_abandoned(name)
     ]
-    for start in range(0, len(existing), 100):  # a command line has an end
-        _run_quietly("g.remove", flags="fb", type=kind, name=existing[start : start + 100])
+    _remove_maps(maps)
+    _drop_recorded_tables()
+    scratch = [
+        path
+        for path in map(mapset_folder().parent.joinpath, _names_in(mapset_folder().parent))
+        if is_abandoned(path.name) and (path / MARK).is_file()
+    ]
+    folders = [
+        path
+        for path in map(Path(tempfile.gettempdir()).joinpath, _names_in(Path(tempfile.gettempdir())))
+        if is_abandoned(path.name) and path.is_dir() and path.stat().st_uid == os.getuid()
+    ]
+    for path in (*scratch, *folders):
+        shutil.rmtree(path, ignore_errors=True)
+    if folder := output_folder(mapset_folder()):
+        for name in _names_in(folder):
+            if is_abandoned(name):
+                (folder / name).unlink(missing_ok=True)
+    return [*(one.name for one in maps), *(path.name for path in scratch)]
 
 
-def _run_quietly(module: str, **options) -> None:
-    # in a session of its own, so that a Ctrl-C on the terminal doesn't end the cleaning up
-    done = subprocess.run(
-        gs.make_command(module, quiet=True, **options), capture_output=True, text=True, start_new_session=True
-    )
-    if done.returncode:
-        gs.warning(f"Cleaning up failed: {done.stderr}")
+def _remove_maps(maps: Sequence[TemporaryMap]) -> None:
+    folder = mapset_folder()
+    for kind, element in ELEMENTS.items():
+        names = [one.name for one in maps if one.kind == kind and (folder / element / one.name).exists()]
+        files = [external_file(folder, name) for name in names] if kind == "raster" else []
+        for start in range(0, len(names), 100):  # a command line has an end
+            done = run_apart("g.remove", flags="fb", type=kind, name=names[start : start + 100])
+            if done.returncode:
+                gs.warning(f"Cleaning up failed: {reason(done)}")
+        for name, file in zip(names, files, strict=False):
+            if file is not None:  # GRASS leaves what r.external.out had written
+                for path in files_beside(file, name):
+                    path.unlink(missing_ok=True)
+
+
+def _drop_tables(links: Sequence[TableLink]) -> None:
+    for link in links:
+        if failure := link.drop():
+            gs.warning(f"Cleaning up failed: {failure}")
+
+
+def _drop_recorded_tables() -> None:
+    """Tables of dead processes that belong to no map."""
+    records = [path for path in mapset_folder().glob(f"{PREFIX}_*_{RECORD}") if is_abandoned(path.name)]
+    linked = tables_of_all_maps(mapset_folder().parent) if records else {}
+    for path in records:
+        try:
+            links = [TableLink(**link) for link in json.loads(path.read_text())]
+        except ValueError:  # cut off in the middle
+            links = []
+        _drop_tables([link for link in links if resolved(link, mapset_folder()).key not in linked])
+        path.unlink()
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
 
 
 def _host() -> str:
-    return re.sub(r"[^A-Za-z0-9]", "", socket.gethostname().split(".")[0])[:20] or "host"
+    # letters and digits alone would take node-1 for node1, which may share the project
+    name = socket.gethostname()
+    digest = hashlib.sha256(name.encode()).hexdigest()[:6]
+    return f"{re.sub(r'[^A-Za-z0-9]', '', name.split('.')[0])[:12]}{digest}"
 
 
 def _runs(process_id: int) -> bool:
     try:
         os.kill(process_id, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:  # it runs, but as another user
         return True

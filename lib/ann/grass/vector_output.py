@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,21 +10,21 @@ from pathlib import Path
 import grass.script as gs
 import numpy as np
 
+from ann.grass.database import Database, quoted
+from ann.grass.exchange import FinishedMap
 from ann.grass.mask import ScratchMapset, mask_is_set, scratch_mapset
 from ann.grass.region import Grid, grid_environment, metres_per_map_unit
 from ann.grass.temporary import TemporaryMaps
 from maskrcnn.grass.instances import InstanceTable
 
-# One transaction for all rows; the others commit after each statement. DBF keeps a table in memory anyway.
-TRANSACTION_DRIVERS = ("sqlite", "pg", "mysql")
-# A map may have such a name, a table must not.
-SQL_NAMES = (
-    *("ADD", "ALL", "ALTER", "AND", "AS", "BETWEEN", "BY", "CASE", "CHECK", "COLUMN", "COMMIT"),
-    *("CREATE", "DEFAULT", "DELETE", "DISTINCT", "DROP", "ELSE", "END", "EXISTS", "FOREIGN", "FROM"),
-    *("GROUP", "HAVING", "IN", "INDEX", "INSERT", "INTO", "IS", "JOIN", "LIKE", "LIMIT", "NOT", "NULL"),
-    *("ON", "OR", "ORDER", "PRIMARY", "REFERENCES", "SELECT", "SET", "TABLE", "THEN", "TO", "UNION"),
-    *("UNIQUE", "UPDATE", "USER", "USING", "VALUES", "VIEW", "WHEN", "WHERE"),
+COLUMNS = (
+    ("cat", "INTEGER"),
+    ("class", "VARCHAR({class_width})"),
+    ("score", "DOUBLE PRECISION"),
+    ("area", "DOUBLE PRECISION"),
+    ("source", "VARCHAR({source_width})"),
 )
+TEXT_WIDTH = 255  # bytes; the limit of DBF
 # Where scenes overlap, an object that loses more of its area to those of an earlier scene is one of them.
 SAME_OBJECT_SHARE = 0.5
 
@@ -227,91 +227,105 @@ def measure_areas(name: str) -> np.ndarray:
     return np.array([(int(category), float(area) / unit) for category, area in rows]).reshape(-1, 2)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One instance in the attribute table."""
+
+    category: int
+    score: float
+    area: float
+    source: str
+
+
+def attribute_rows(table: InstanceTable, class_id: int, measured: np.ndarray | None) -> Iterator[Row]:
+    """Rows of the instances of a class, in the order of `table`.
+
+    measured: areas that replace those of `table`, whose other rows are left out; see `measure_areas`.
+    """
+    areas = None if measured is None else dict(measured.tolist())
+    for index in table.of_class(class_id).tolist():
+        category = table.categories[index]
+        area = table.areas[index] if areas is None else areas.get(category)
+        if area is not None:
+            yield Row(
+                category=category,
+                score=table.scores[index],
+                area=area,
+                source=table.source_names[table.sources[index]],
+            )
+
+
+def table_columns(class_name: str = "", sources: Sequence[str] = ()) -> str:
+    """Columns of an attribute table as in CREATE TABLE, wide enough for its texts."""
+    widths = {
+        "class_width": _width([class_name]),
+        "source_width": _width(sources),
+    }
+    return ", ".join(f"{name} {kind.format(**widths)}" for name, kind in COLUMNS)
+
+
 def finish_vector_map(
     geometry: str | None,
     name: str,
-    table: InstanceTable,
-    class_id: int,
+    rows: Iterable[Row],
     class_name: str,
     *,
-    measured: np.ndarray | None,
+    sources: Sequence[str],
     comment: str,
+    database: Database,
     temporary: TemporaryMaps,
-) -> int:
-    """Give temporary geometry its name and its attributes; returns the number of features.
+) -> FinishedMap:
+    """Give temporary geometry its attributes, so that it lacks its name only; see `exchange`.
 
     geometry: a map without a table; None makes an empty map, so that scripts find a map for each class.
-    measured: areas that replace those of `table`, whose other rows are left out; see `measure_areas`.
-    An existing map of that name is overwritten, together with its table.
+    name: what the map will be called. sources: names of all scenes.
     """
     environment = grid_environment()
     if geometry is None:
         geometry = temporary.vector("empty")
         gs.run_command("v.in.ascii", flags="et", input="-", output=geometry, env=environment)
-    temporary.unfinished_vector(name)
-    gs.run_command("g.rename", vector=f"{geometry},{name}", overwrite=True, env=environment)
-    temporary.finished(geometry)
-    sql_name = f"{name}_" if name.upper() in SQL_NAMES else name
-    gs.run_command("db.connect", flags="c", env=environment)  # a new mapset has no database yet
-    if sql_name in gs.read_command("db.tables", flags="p", env=environment).split():
-        gs.run_command("db.droptable", flags="f", table=sql_name, env=environment)
-    temporary.unfinished_table(sql_name)
-    indices = table.of_class(class_id)
-    areas = np.asarray(table.areas)[indices]
-    if measured is not None:
-        by_category = dict(measured)
-        categories = np.asarray(table.categories)[indices].tolist()
-        areas = np.array([by_category.get(category, np.nan) for category in categories])
-        indices, areas = indices[~np.isnan(areas)], areas[~np.isnan(areas)]
+    table = database.create_table(name, table_columns(class_name, sources), temporary)
     path = Path(temporary.file("sql"))
-    driver = gs.parse_command("db.connect", flags="g", env=environment).get("driver", "sqlite")
+    features = 0
     with path.open("w", encoding="utf-8") as file:
-        file.writelines(
-            _statements(sql_name, table, indices, areas, class_name, driver in TRANSACTION_DRIVERS)
-        )
-    gs.run_command("db.execute", input=str(path), env=environment)
-    gs.run_command("v.db.connect", map=name, table=sql_name, key="cat", layer=1, flags="o", env=environment)
+        if database.has_transactions:
+            file.write("BEGIN;\n")
+        class_text = quoted(_cut(class_name), database.driver)
+        for row in rows:
+            features += 1
+            file.write(
+                f"INSERT INTO {table} VALUES ({row.category}, {class_text}, {row.score:.6g}, "
+                f"{row.area:.12g}, {quoted(_cut(row.source), database.driver)});\n"
+            )
+        if database.has_transactions:
+            file.write(f"COMMIT;\nCREATE INDEX {table}_cat ON {table} (cat);\n")
+    database.execute_file(path)
+    gs.run_command(
+        "v.db.connect",
+        map=geometry,
+        driver=database.driver,
+        database=database.name,
+        table=table,
+        key="cat",
+        layer=1,
+        flags="o",
+        env=environment,
+    )
     gs.run_command(
         "v.support",
-        map=name,
+        map=geometry,
         map_name=f"Detected instances of {class_name}"[:72],
         comment=comment[:79],
         env=environment,
     )
-    gs.vector_history(name, env=environment)
-    temporary.finished(name)
-    temporary.finished(sql_name)
-    return len(indices)
+    gs.vector_history(geometry, env=environment)
+    return FinishedMap(kind="vector", temporary=geometry, name=name, table=table, features=features)
 
 
-def _statements(
-    sql_name: str,
-    table: InstanceTable,
-    indices: np.ndarray,
-    areas: np.ndarray,
-    class_name: str,
-    transaction: bool,
-) -> Iterator[str]:
-    longest = max([len(source.encode()) for source in table.source_names], default=1)
-    width, class_width = min(max(longest, 1), 255), min(len(class_name.encode()), 255)
-    yield (
-        f"CREATE TABLE {sql_name} (cat INTEGER, class VARCHAR({class_width}), score DOUBLE PRECISION, "
-        f"area DOUBLE PRECISION, source VARCHAR({width}));\n"
-    )
-    if transaction:
-        yield "BEGIN;\n"
-    texts = [_quoted(source[:width]) for source in table.source_names]
-    class_text = _quoted(class_name[:class_width])
-    for index, area in zip(indices.tolist(), areas.tolist(), strict=True):
-        yield (
-            f"INSERT INTO {sql_name} VALUES ({table.categories[index]}, {class_text}, "
-            f"{table.scores[index]:.6g}, {area:.12g}, {texts[table.sources[index]]});\n"
-        )
-    if transaction:
-        yield "COMMIT;\n"
-        yield f"CREATE INDEX {sql_name}_cat ON {sql_name} (cat);\n"
+def _width(texts: Sequence[str]) -> int:
+    return max([len(_cut(text).encode()) for text in texts], default=0) or 1
 
 
-def _quoted(text: str) -> str:
-    text = " ".join(text.split())  # a statement is one line
-    return "'" + text.replace("'", "''") + "'"
+def _cut(text: str) -> str:
+    """As much of a text as a column takes."""
+    return text.encode()[:TEXT_WIDTH].decode(errors="ignore")

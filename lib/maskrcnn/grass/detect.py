@@ -18,12 +18,15 @@ from ann.cluster.connection import connect
 from ann.cluster.detection import ClusterWorkers, Network, start_workers
 from ann.data.text import join_names, split_names
 from ann.errors import AnnError, ModelFileError, SceneError
+from ann.grass.database import connected_database
+from ann.grass.exchange import recover
 from ann.grass.files import find_images, find_sidecars
-from ann.grass.outputs import check_not_existing, name_outputs
+from ann.grass.outputs import check_outputs, name_outputs
 from ann.grass.reader import READER, DamagedMapError
 from ann.grass.region import computational_region
 from ann.grass.scenes import maps_of_scenes, split
 from ann.grass.temporary import TemporaryMaps, remove_abandoned
+from ann.grass.vector_output import table_columns
 from ann.inference.pipeline import DetectionSettings, Workers
 from ann.weights import ModelFile
 from ann.weights.checkpoint import is_checkpoint
@@ -72,6 +75,7 @@ def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
 
 def _run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     start = time.perf_counter()
+    clear_up()
     request = check_request(options, flags)
     for source in request.sources:
         if warning := pixel_size_warning(source, request.config, request.outputs.resolution):
@@ -81,34 +85,53 @@ def _run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     gs.message(describe(request))
     for note in request.model.notes:
         gs.message(note)
-    with ExitStack() as stack:
-        if options["cluster"]:
-            workers = stack.enter_context(workers_of_cluster(request, options["cluster"], flags["k"]))
-        else:
-            workers = stack.enter_context(workers_here(request, options, flags["k"]))
-        temporary = stack.enter_context(TemporaryMaps())
-        for name in remove_abandoned():
-            gs.verbose(f"Removed <{name}>, left behind by a process that was killed")
-        work = DetectionRun(workers, request.settings, request.outputs, temporary)
-        progress = ProgressDisplay(len(request.sources))
-        for number, source in enumerate(request.sources):
-            progress.begin(number, source)
-            result = work.detect(number, source, progress.report)
-            if result.error is not None:
-                gs.warning(f"Scene {result.name} failed: {result.error}")
-        progress.end()
-        results = [*request.unusable, *work.results]
-        failed = [result for result in results if result.error is not None]
-        if len(failed) == len(results):
-            raise SceneError(
-                f"Nothing was detected: {'; '.join(f'{one.name}: {one.error}' for one in failed[:5])}"
-            )
-        maps = work.finish()
-    summary = summarise(request, results, maps, time.perf_counter() - start)
-    if options["format"] == "json":
-        print(json.dumps(summary, indent=2))
-    report(summary)
-    return not failed
+    work = None
+    try:
+        with ExitStack() as stack:
+            if options["cluster"]:
+                workers = stack.enter_context(workers_of_cluster(request, options["cluster"], flags["k"]))
+            else:
+                workers = stack.enter_context(workers_here(request, options, flags["k"]))
+            temporary = stack.enter_context(TemporaryMaps())
+            work = DetectionRun(workers, request.settings, request.outputs, temporary)
+            results = [*request.unusable, *detect_scenes(work, request.sources)]
+            failed = [result for result in results if result.error is not None]
+            if len(failed) == len(results):
+                raise SceneError(
+                    f"Nothing was detected: {'; '.join(f'{one.name}: {one.error}' for one in failed[:5])}"
+                )
+            work.finish()
+        if not work.written:
+            raise AnnError(f"No map could be written: {describe_failures(work.failures)}")
+        summary = summarise(request, results, work, time.perf_counter() - start)
+        if options["format"] == "json":
+            print(json.dumps(summary, indent=2))
+        report(summary)
+    except KeyboardInterrupt:
+        if work is None or not work.written:
+            raise  # from here on, what is said of an interruption must be true
+        raise AnnError(f"Interrupted after maps had been written: {', '.join(work.written)}") from None
+    return not failed and not work.failures
+
+
+def detect_scenes(work: DetectionRun, sources: Sequence[Source]) -> list[SceneResult]:
+    """What became of each scene, with progress and a warning for each that failed."""
+    progress = ProgressDisplay(len(sources))
+    for number, source in enumerate(sources):
+        progress.begin(number, source)
+        result = work.detect(number, source, progress.report)
+        if result.error is not None:
+            gs.warning(f"Scene {result.name} failed: {result.error}")
+    progress.end()
+    return work.results
+
+
+def clear_up() -> None:
+    """Put right what runs left that were killed, before maps are looked for."""
+    for message in recover():
+        gs.message(message)
+    for name in remove_abandoned():
+        gs.verbose(f"Removed <{name}>, left behind by a process that was killed")
 
 
 @contextmanager
@@ -174,8 +197,7 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
         sources = resampled_sources(sources, unusable, resolution)
     kinds = split(options["output_type"]) or ["area"]
     names = name_outputs(kinds, options["output"], config.classes, [source.name for source in sources])
-    if not gs.overwrite():
-        check_not_existing(names)
+    check_outputs(names)
     return Request(
         model=model,
         config=config,
@@ -192,6 +214,7 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
             classes=config.classes,
             resolution=resolution,
             generalize=positive(options["generalize"], "generalize"),
+            database=connected_database(table_columns()) if names.vectors else None,
         ),
     )
 
@@ -355,9 +378,7 @@ def describe(request: Request) -> str:
     )
 
 
-def summarise(
-    request: Request, results: Sequence[SceneResult], maps: Mapping[str, int | None], seconds: float
-) -> dict:
+def summarise(request: Request, results: Sequence[SceneResult], work: DetectionRun, seconds: float) -> dict:
     """Counts per class, maps, scenes, time and throughput, as it is printed as JSON."""
     good = [result for result in results if result.error is None]
     detecting = sum(result.seconds for result in good)
@@ -368,8 +389,9 @@ def summarise(
             name: sum(result.counts.get(class_id, 0) for result in good)
             for class_id, name in enumerate(request.config.classes, 1)
         },
-        "vector_maps": {name: features for name, features in maps.items() if features is not None},
-        "raster_maps": [name for name, features in maps.items() if features is None],
+        "vector_maps": {name: count for name, count in work.written.items() if count is not None},
+        "raster_maps": [name for name, count in work.written.items() if count is None],
+        "maps_failed": work.failures,
         "scenes": [
             {
                 "name": result.name,
@@ -398,6 +420,8 @@ def report(summary: dict) -> None:
         gs.message(f"Vector maps: {', '.join(summary['vector_maps'])}")
     if summary["raster_maps"]:
         gs.message(f"Raster maps: {', '.join(summary['raster_maps'])}")
+    if summary["maps_failed"]:
+        gs.error(f"Maps that could not be written: {describe_failures(summary['maps_failed'])}")
     gs.message(f"Done in {summary['seconds']:.1f} s, {summary['cells_per_second']} cells per second")
     if skipped := sum(scene["tiles_skipped"] for scene in summary["scenes"]):
         gs.message(
@@ -409,3 +433,8 @@ def report(summary: dict) -> None:
             f"{len(failed)} of {len(summary['scenes'])} scenes failed: "
             + "; ".join(f"{scene['name']}: {scene['error']}" for scene in failed)
         )
+
+
+def describe_failures(failures: Mapping[str, str]) -> str:
+    """Maps and why each could not be written."""
+    return "; ".join(f"<{name}>: {why}" for name, why in failures.items())

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-import grass.script as gs
 import numpy as np
 from grass.exceptions import CalledModuleError
 
@@ -18,7 +17,10 @@ from ann.cluster.detection import ClusterWorkers
 from ann.cluster.tile_worker import SceneFile
 from ann.errors import AnnError, SceneError
 from ann.grass.bands import Band, cells_inside
+from ann.grass.database import Database, connected_database
+from ann.grass.exchange import FinishedMap, exchange
 from ann.grass.files import external_transform, file_grid
+from ann.grass.modules import interruptions_held
 from ann.grass.outputs import OutputNames
 from ann.grass.raster_output import (
     RasterWriter,
@@ -29,14 +31,16 @@ from ann.grass.raster_output import (
     write_lookup,
 )
 from ann.grass.reader import READER
-from ann.grass.region import Grid, cell_area, grid_environment, ground_size, map_units, use_grid
+from ann.grass.region import Grid, cell_area, ground_size, map_units, use_grid
 from ann.grass.temporary import TemporaryMaps
 from ann.grass.vector_output import (
     AreaMaps,
+    attribute_rows,
     finish_vector_map,
     generalize_areas,
     make_points,
     measure_areas,
+    table_columns,
 )
 from ann.inference.files import FileScene
 from ann.inference.pipeline import DetectionSettings, Progress, Workers, find_by_workers
@@ -80,12 +84,17 @@ class SceneResult:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputSettings:
-    """How results are written. generalize: tolerance of outlines, map units; None keeps them as they are."""
+    """How results are written.
+
+    generalize: tolerance of outlines, map units; None keeps them as they are.
+    database: for attribute tables, tried out; None looks it up when the first table is written.
+    """
 
     names: OutputNames
     classes: tuple[str, ...]
     resolution: float | None = None
     generalize: float | None = None
+    database: Database | None = None
 
 
 def map_source(bands: Sequence[Band], extent: Grid) -> Source:
@@ -197,7 +206,10 @@ class DetectionRun:
         self._next_category = 1
         self._areas = AreaMaps(temporary)
         self._rasters: dict[str, str] = {}  # final name -> temporary name
+        self._database: Database | None = None
         self.results: list[SceneResult] = []
+        self.failures: dict[str, str] = {}  # why maps could not be written, by name
+        self.written: dict[str, int | None] = {}
 
     def detect(self, number: int, source: Source, report: Callable[[Progress], None]) -> SceneResult:
         """Detect in the scene of that number; an error of this scene is in the result, not raised."""
@@ -211,36 +223,56 @@ class DetectionRun:
         return result
 
     def finish(self) -> dict[str, int | None]:
-        """Write all maps; returns features of each vector map and None for each raster map, by name."""
-        written: dict[str, int | None] = {}
-        sources = [result.name for result in self.results if result.error is None]
-        comment = f"Mask R-CNN detections in {', '.join(sources)}"
+        """Write all maps; returns features of each vector map and None for each raster map, by name.
+
+        A map that can't be written is in `failures`; the others are kept. Interrupted by the user, either
+        all or none have got their names; `written` says what is there.
+        """
+        finished: list[FinishedMap] = []
         for (kind, class_id), name in self._outputs.names.vectors.items():
-            measured = None
-            if kind == "area":
-                geometry, measured = self._areas.collect(class_id)
-                if geometry is not None and self._outputs.generalize:
-                    geometry = generalize_areas(geometry, self._outputs.generalize, self._temporary)
-                    measured = measure_areas(geometry)
-            else:
-                geometry = make_points(self._table, class_id, self._temporary)
-            written[name] = finish_vector_map(
-                geometry,
-                name,
-                self._table,
-                class_id,
-                self._outputs.classes[class_id - 1],
-                measured=measured,
-                comment=comment,
-                temporary=self._temporary,
-            )
-        for name, temporary_name in self._rasters.items():
-            gs.run_command(
-                "g.rename", raster=f"{temporary_name},{name}", overwrite=True, env=grid_environment()
-            )
-            self._temporary.finished(temporary_name)
-            written[name] = None
-        return written
+            try:
+                finished.append(self._finish_vector(kind, class_id, name))
+            except (AnnError, OSError) as error:
+                self.failures[name] = str(error)
+            except CalledModuleError as error:
+                self.failures[name] = module_failure(error)
+        finished += [
+            FinishedMap(kind="raster", temporary=temporary_name, name=name)
+            for name, temporary_name in self._rasters.items()
+        ]
+        with interruptions_held() as waiting:
+            self.failures |= exchange(finished, waiting)
+            named = [one for one in finished if one.name not in self.failures]
+            for one in named:
+                self._temporary.finished(one.temporary)
+                if one.table is not None:
+                    self._temporary.finished(one.table)
+            self.written = {one.name: one.features for one in named}
+        return self.written
+
+    def _finish_vector(self, kind: str, class_id: int, name: str) -> FinishedMap:
+        """Everything of a vector map but its name."""
+        measured = None
+        if kind == "area":
+            geometry, measured = self._areas.collect(class_id)
+            if geometry is not None and self._outputs.generalize:
+                geometry = generalize_areas(geometry, self._outputs.generalize, self._temporary)
+                measured = measure_areas(geometry)
+        else:
+            geometry = make_points(self._table, class_id, self._temporary)
+        sources = [result.name for result in self.results if result.error is None]
+        if self._database is None:
+            self._database = self._outputs.database or connected_database(table_columns())
+        return finish_vector_map(
+            geometry,
+            name,
+            attribute_rows(self._table, class_id, measured),
+            self._outputs.classes[class_id - 1],
+            sources=sources,
+            comment=f"Mask R-CNN detections in {', '.join(sources)}",
+            database=self._database,
+            temporary=self._temporary,
+        )
 
     def _detect(self, number: int, source: Source, report: Callable[[Progress], None]) -> SceneResult:
         start = time.perf_counter()
