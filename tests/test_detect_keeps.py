@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def add_points(session, name, table=None, owner="mine"):
         "v.in.ascii", "-t", f"input={session.project.parent / 'point.txt'}", f"output={name}", "cat=3"
     )
     if table is not None:
+        session.run("db.connect", "-c")
         if table not in session.out("db.tables", "-p").split():
             add_table(session, table, owner)
         session.run("v.db.connect", "-o", f"map={name}", f"table={table}", "--quiet")
@@ -174,3 +176,111 @@ def test_what_there_was_stays_unless_overwrite_names_it(scene, seed):
     for name in new_vectors:
         assert len(scene.rows(name)) == 1
     assert [path for path in leftovers(scene) if "tmp_maskrcnn_mine" not in path] == []
+
+
+# One by one -------------------------------------------------------------------------------------------------
+
+
+def test_a_table_that_another_map_has_too_stays_when_its_map_is_replaced(scene):
+    add_points(scene, "house", "shared")
+    add_points(scene, "streets", "shared")
+    detect(scene, [["scene"]], ["point"], overwrite=True)
+    assert scene.rows("streets") == [{"cat": "1", "owner": "mine"}]
+    assert [row["class"] for row in scene.rows("house")] == ["house"]
+
+
+def test_a_class_whose_table_cannot_be_made_is_reported_and_the_others_are_kept(scene):
+    add_table(scene, "mine")
+    for number in (1, 2, 3):  # names of indices are not those of tables, but stand in their way
+        scene.run("db.execute", f"sql=CREATE INDEX house_{number} ON mine (cat)")
+    add_points(scene, "house", "old")
+    result = detect(scene, [["scene"]], ["point", "raster"], overwrite=True)
+    assert set(result["maps"]) == {"tree", "instances"} and "house_3" in result["failures"]["house"]
+    assert scene.rows("house") == [{"cat": "1", "owner": "mine"}]
+    assert len(scene.rows("tree")) == 1 and leftovers(scene) == []
+
+
+def test_a_map_made_while_the_run_was_busy_is_not_replaced(scene):
+    code = """
+from ann.grass.exchange import FinishedMap, exchange
+import json
+print(json.dumps(exchange([FinishedMap(kind="raster", temporary="scene", name="there")], [])))
+"""
+    scene.calc("there = 5")
+    before = maps(mapset_folder(scene))
+    assert "since the start" in scene.python_value(code)["there"]
+    assert maps(mapset_folder(scene)) == before
+
+
+def test_the_base_of_reclassified_maps_is_not_replaced(scene, tmp_path):
+    scene.calc("instances = 5")
+    (tmp_path / "rules").write_text("5 = 1\n")
+    scene.run("r.reclass", "input=instances", "output=mine", f"rules={tmp_path / 'rules'}")
+    done = detect(scene, [["scene"]], ["raster"], overwrite=True, check=False)
+    assert done.returncode and f"<mine@{scene.mapset}>" in done.stderr
+    assert scene.values("r.univar", "-g", "map=instances")["max"] == "5"
+
+
+def test_a_map_made_after_a_killed_run_is_kept_beside_the_one_that_run_had_put_aside(scene):
+    add_points(scene, "house", "old")
+    for event in range(10, 60):  # until it dies between putting the old map aside and the end
+        stop = {"events": event, "signal_name": "SIGKILL"}
+        detect(scene, [["scene"]], ["point"], overwrite=True, check=False, stop=stop)
+        if "house" not in scene.maps():
+            print("KILLED AT", event)
+            break
+    add_points(scene, "house", "new", owner="new")
+    detect(scene, [["scene"]], ["point"], prefix="x_")
+    assert scene.rows("house") == [{"cat": "1", "owner": "new"}]
+    (aside,) = [name for name in scene.maps("vector") if name.startswith("old_")]
+    assert scene.rows(aside) == [{"cat": "1", "owner": "mine"}]
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_scratch_mapsets_of_killed_runs_go_and_no_others(scene, marked):
+    name = scene.python(
+        "from ann.grass.temporary import unique_name; print(unique_name('scratch'))"
+    ).stdout.strip()
+    create_mapset(scene.project, name)
+    if marked:
+        (scene.project / name / "tmp_maskrcnn_scratch").touch()
+    detect(scene, [["scene"]], ["point"])
+    assert (scene.project / name).exists() != marked
+    if not marked:
+        shutil.rmtree(scene.project / name)
+
+
+# Cells in files outside of the project ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def outside(scene, tmp_path):
+    """The folder that r.external.out puts cells in."""
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    scene.run("r.external.out", f"directory={folder}", "format=GTiff", "extension=.tif")
+    return folder
+
+
+def test_external_files_are_called_like_their_maps_and_none_stay_of_dropped_maps(scene, outside):
+    for _ in range(2):
+        detect(scene, [["scene"]], ["area", "raster", "class"], overwrite=True)
+        files = {path.name for path in outside.iterdir() if not path.name.endswith(".xml")}
+        assert files == {"instances.tif", "classes.tif"}
+        assert scene.values("r.univar", "-g", "map=instances")["n"] == "96"
+        assert leftovers(scene) == []
+    detect(scene, [["scene"]], ["raster"], check=False, overwrite=True, fail_before_finish=1)
+    assert {path.name for path in outside.iterdir() if not path.name.endswith(".xml")} == files
+
+
+def test_an_external_file_of_somebody_else_is_not_replaced(scene, outside):
+    (outside / "instances.tif").write_text("mine")
+    done = detect(scene, [["scene"]], ["raster"], check=False, overwrite=True)
+    assert done.returncode and "is not that map's" in done.stderr
+    assert (outside / "instances.tif").read_text() == "mine"
+
+
+def test_a_folder_for_external_files_that_is_gone_is_an_error_before_the_work(scene, outside):
+    outside.rmdir()
+    done = detect(scene, [["scene"]], ["raster"], check=False)
+    assert done.returncode and "r.external.out -p" in done.stderr and scene.maps() == {"scene"}

@@ -68,6 +68,7 @@ BANDS = ("band1=red", "band2=green", "band3=blue")
         ((*BANDS, "tile_size=100"), "Try 64 or 128"),
         ((*BANDS, "overlap=64"), "overlap below the tile size of 64"),
         ((*BANDS, "output=1/x"), "Output prefix <1/x>"),
+        ((*BANDS, f"output={'x' * 252}"), "names of maps of at most 255 characters, received 257"),
         ((*BANDS, "resolution=-1"), "resolution above 0"),
         (("images_directory=/nowhere",), "</nowhere> does not exist"),
     ],
@@ -77,6 +78,25 @@ def test_bad_input_ends_before_the_work_with_what_to_do(user, tiny_model, argume
     assert done.returncode == 1
     assert words in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr and user.maps() == set()
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        (
+            ("db.connect", "driver=sqlite", "database=$GISDBASE/$LOCATION_NAME/$MAPSET/vector/$MAP/x.db"),
+            "a file of its own for each map",
+        ),
+        (("db.connect", "driver=pg", "database=nowhere"), "can't be read"),
+        (("db.connect", "driver=sqlite", "database=/nowhere/at/all.db"), "db.connect -d"),
+        (("v.external.out", "output=/tmp", "format=ESRI_Shapefile"), "v.external.out -r"),
+    ],
+)
+def test_a_database_that_cannot_take_tables_is_found_out_before_the_work(user, tiny_model, setting, words):
+    user.run(*setting)
+    done = detect(user, *BANDS, f"model={tiny_model}", check=False)
+    assert done.returncode == 1 and words in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr and "Detecting" not in done.stderr and user.maps() == set()
 
 
 def test_a_model_that_is_no_hdf5_file_is_refused(user, tmp_path):
