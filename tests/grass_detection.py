@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import numpy as np
@@ -49,12 +50,16 @@ def detect_rectangles(images: np.ndarray, windows: np.ndarray) -> list[SimpleNam
     return found
 
 
-def stop_after(events: int, signal_name: str) -> None:
+def stop_after(
+    events: int,
+    signal_name: str,
+    kinds: Sequence[str] = ("os.rename", "os.remove", "os.rmdir", "subprocess.Popen"),
+) -> None:
     """Send this process a signal when it renames, removes or starts a child for the n-th time from now."""
     left = [events]
 
     def count(event, arguments):
-        if event in ("os.rename", "os.remove", "os.rmdir", "subprocess.Popen"):
+        if event in kinds:
             left[0] -= 1
             if left[0] == 0:
                 os.kill(os.getpid(), signal.Signals[signal_name])
