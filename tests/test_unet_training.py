@@ -1,4 +1,6 @@
-"""A U-Net learns what classes look like, from masks and from label rasters, through the library's own loop."""
+"""A U-Net learns what classes look like, from masks and from label rasters, through the library's own
+loop.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Model files that hold a Mask R-CNN: the legacy layout, in which files without a description are known, too."""
+"""Model files that hold a Mask R-CNN: the legacy layout, in which files without a description are known,
+too.
+"""
 
 from __future__ import annotations
 

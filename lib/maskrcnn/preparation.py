@@ -1,4 +1,6 @@
-"""From labelled images and options to what a run of Mask R-CNN needs: the model's description, and batches."""
+"""From labelled images and options to what a run of Mask R-CNN needs: the model's description, and
+batches.
+"""
 
 from __future__ import annotations
 

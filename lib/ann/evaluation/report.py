@@ -196,9 +196,7 @@ def _data(report: Report) -> Section:
         facts={
             "Size of images": f"{size} pixels",
             "Bands": f"{everything[0].bands}, {', '.join(sorted({image.dtype for image in everything}))}",
-            "Size of a pixel": f"{ground[0]:g} to {ground[-1]:g} m"
-            if ground
-            else "not georeferenced",
+            "Size of a pixel": f"{ground[0]:g} to {ground[-1]:g} m" if ground else "not georeferenced",
         },
         points=notes,
     )

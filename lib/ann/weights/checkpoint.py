@@ -2,7 +2,8 @@
 by name.
 
 Such a file is parsed by another process (`checkpoint_contents.py`), which neither imports nor calls what a
-pickle names; here only plain bytes are read, at positions checked against the file's size. PyTorch is not needed.
+pickle names; here only plain bytes are read, at positions checked against the file's size. PyTorch is not
+needed.
 """
 
 from __future__ import annotations
