@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import grass.script as gs
+from grass.exceptions import CalledModuleError
 
 HELD_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -63,3 +64,9 @@ def interruptions_held() -> Iterator[list[int]]:
             signal.signal(number, handler)
         if waiting:
             os.kill(os.getpid(), waiting[0])
+
+
+def module_failure(error: CalledModuleError) -> str:
+    """A message about a GRASS module that failed; what it printed stands above it."""
+    # `cmd` is the name of the module; that of a function of grass.script is part of the message only
+    return f"{error.cmd or 'A GRASS module'} failed with exit code {error.returncode}, see the messages above"

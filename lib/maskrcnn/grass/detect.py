@@ -21,6 +21,7 @@ from ann.errors import AnnError, ModelFileError, SceneError
 from ann.grass.database import connected_database
 from ann.grass.exchange import recover
 from ann.grass.files import find_images, find_sidecars
+from ann.grass.modules import module_failure
 from ann.grass.outputs import check_outputs, name_outputs
 from ann.grass.reader import READER, DamagedMapError
 from ann.grass.region import computational_region
@@ -42,7 +43,6 @@ from maskrcnn.grass.run import (
     check_resolution,
     file_source,
     map_source,
-    module_failure,
     pixel_size_warning,
     values_warning,
 )

@@ -20,7 +20,7 @@ from ann.grass.bands import Band, cells_inside
 from ann.grass.database import Database, connected_database
 from ann.grass.exchange import FinishedMap, exchange
 from ann.grass.files import external_transform, file_grid
-from ann.grass.modules import interruptions_held
+from ann.grass.modules import interruptions_held, module_failure
 from ann.grass.outputs import OutputNames
 from ann.grass.raster_output import (
     RasterWriter,
@@ -358,12 +358,6 @@ class DetectionRun:
         if "raster" not in self._kinds:
             self._temporary.drop(instances)
         self._rasters.update(made)
-
-
-def module_failure(error: CalledModuleError) -> str:
-    """A message about a GRASS module that failed; what it printed stands above it."""
-    # `cmd` is the name of the module; that of a function of grass.script is part of the message only
-    return f"{error.cmd or 'A GRASS module'} failed with exit code {error.returncode}, see the messages above"
 
 
 def _open_own(source: Source) -> AbstractContextManager[Scene]:

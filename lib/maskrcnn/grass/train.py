@@ -1,55 +1,19 @@
-"""What the module i.ann.maskrcnn.train does once its options are parsed: checks, then the training."""
+"""What the module i.ann.maskrcnn.train does once its options are parsed."""
 
 from __future__ import annotations
 
-import math
-import os
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 
-import grass.script as gs
-from grass.exceptions import CalledModuleError
-
-from ann.cluster.connection import Cluster, connect
-from ann.cluster.prepare import write_dataset
-from ann.cluster.training import train_on_cluster
-from ann.data.dataset import Dataset, LabelledImage, WindowReader
-from ann.data.readers.class_column import ClassValues
-from ann.data.readers.formats import open_dataset
-from ann.data.samples.values import LOOKED_AT, check_pixel_sizes, check_values
-from ann.data.split import hold_out, split_dataset
-from ann.data.storage import is_uri
-from ann.data.text import split_names
-from ann.errors import AnnError
-from ann.grass.labels import open_maps
-from ann.training import preparation
+from ann.data.dataset import Dataset
+from ann.grass import training
+from ann.grass.training import Initial, TrainModule
 from ann.training.image_size import ImageSize
-from ann.training.job import Job
-from ann.training.settings import TrainingSettings
-from ann.training.worker import train
 from ann.weights import ModelFile
+from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.foreign import open_model, parse_settings
-from maskrcnn.grass.run import module_failure
-from maskrcnn.model_file import read_model
 from maskrcnn.preparation import describe_model, summary
 from maskrcnn.task import TASK
-
-UNUSED_SHARE = 0.1  # of the images, left out by the flag -s
-TILE_FACTOR = 2  # the side of tiles in shards, in squares that the network sees: leaves windows room to move
-SHARDS_LOOKED_AT = 100  # tiles
-VALIDATION_SHARE = 0.25  # of the images that are used
-
-
-class Console:
-    """Tells the user about the progress."""
-
-    def message(self, text: str) -> None:
-        gs.message(text)
-
-    def percent(self, done: int, total: int) -> None:
-        gs.percent(done, total, 1)
 
 
 def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
@@ -58,220 +22,36 @@ def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     Raises:
         AnnError: bad input, before any work; or the training failed.
     """
-    try:
-        return _run(options, flags)
-    except CalledModuleError as error:
-        raise AnnError(module_failure(error)) from error
+    return training.run(MODULE, options, flags)
 
 
-def _run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
-    with ExitStack() as stack:
-        cluster = None
-        if options["cluster"]:
-            options = with_absolute_paths(options)
-            cluster = stack.enter_context(connect(options["cluster"], ["pyarrow"]))
-            gs.message(cluster.describe())
-        if options["shards"]:
-            write_shards(options, flags, cluster)
-            return True
-        job = check_job(options, flags)
-        gs.message(summary(job))
-        result = train_on_cluster(job, Console(), cluster) if cluster else train(job, Console())
-    settings = job.settings
-    if not result.last_epoch:
-        gs.warning("Interrupted before the first epoch was complete: no model was saved")
-        return False
-    last = settings.model_path(result.last_epoch)
-    if result.interrupted:
-        gs.warning(f"Interrupted. The last model is {last}; model={last} goes on from there")
-        return False
-    best = f"the best {settings.best_path} (epoch {result.best_epoch})"
-    why = f", as {result.ended_early}" if result.ended_early else ""
-    gs.message(f"Finished{why}. The last model is {last}, {best}, the report {settings.report_path}")
-    return True
-
-
-def write_shards(options: Mapping[str, str], flags: Mapping[str, bool], cluster: Cluster | None) -> None:
-    """Write the training dataset as shards, on this machine or on all nodes of a cluster."""
-    size = ImageSize(int(options["images_min_dim"]), int(options["images_max_dim"]), flags["n"])
-    dataset = read_labels(options, flags)
-    for name, count in zip(dataset.classes, dataset.instance_counts, strict=True):
-        gs.message(f"  {name}: {count} instances")
-    manifest = write_dataset(
-        dataset,
-        options["shards"],
-        side=TILE_FACTOR * size.max_dim,
-        validation_share=VALIDATION_SHARE if int(options["validation_steps"]) else 0.0,
-        overwrite=gs.overwrite(),
-        cluster=cluster,
-        report=lambda done, total: gs.percent(done, total, 1),
-        seed=int(options["seed"]),
-    )
-    written = sum(shard["bytes"] for shard in manifest["shards"])
-    gs.message(
-        f"Wrote {manifest['tiles']} tiles in {len(manifest['shards'])} shards ({written / 1e6:.1f} MB). "
-        f"Train on them with training_dataset={options['shards']}"
-    )
-
-
-def with_absolute_paths(options: Mapping[str, str]) -> dict[str, str]:
-    """The options as they are understood on other machines, whatever directory work is done in there."""
-    paths = ("training_dataset", "model", "logs", "shards")
-    given = {name: options[name] for name in paths if options[name] and not is_uri(options[name])}
-    return dict(options) | {name: os.path.abspath(path) for name, path in given.items()}
-
-
-def check_job(options: Mapping[str, str], flags: Mapping[str, bool]) -> Job:
-    """Turn options into a job.
-
-    Raises:
-        AnnError: the first thing that is wrong with them or the files they name.
-    """
-    model_path = Path(options["model"]) if options["model"] else None
-    settings = TrainingSettings(
-        name=options["name"],
-        logs=Path(options["logs"]),
-        epochs=int(options["epochs"]),
-        steps_per_epoch=int(options["steps_per_epoch"]),
-        validation_steps=int(options["validation_steps"]),
-        images_per_device=int(options["images_per_gpu"]),
-        device_count=int(options["gpu_count"]),
-        staged=model_path is not None or flags["i"],
-        train_batch_norm=flags["b"],
-        learning_rate=check_positive(options, "learning_rate"),
-        learning_rate_scaling=options["learning_rate_scaling"],
-        patience=int(options["patience"]),
-        minutes=check_positive(options, "minutes") if options["minutes"] else 0.0,
-        precision=options["precision"],
-        augment=not flags["a"],
-        balance=flags["c"],
-        seed=int(options["seed"]),
-    )
-    size = ImageSize(int(options["images_min_dim"]), int(options["images_max_dim"]), flags["n"])
-    preparation.check_name(settings.name)
-    initial = open_initial_model(model_path, options) if model_path else None
-    epoch = 0 if flags["e"] else preparation.epoch_to_resume(settings, model_path, TASK.kind)
-    if epoch:  # a run from scratch stays one, although it is resumed through model=
-        initial = read_model(settings.state_path)
-        settings = replace(settings, staged=bool(initial.extra["staged"]))
-    if flags["i"]:
-        check_imagenet(options["backbone"])
-    preparation.prepare_logs(settings, overwrite=gs.overwrite(), resuming=epoch > 0)
-    dataset, held_out = open_images(options, flags, settings)
+def _describe(
+    dataset: Dataset, size: ImageSize, options: Mapping[str, str], initial: Initial
+) -> MaskRCNNConfig:
     mini_mask = options["mini_mask_size"]
-    config = describe_model(
+    return describe_model(
         dataset,
         size,
         backbone=options["backbone"],
         rois_per_image=int(options["rois_per_image"]),
         mini_mask_shape=tuple(map(int, mini_mask.split(","))) if mini_mask else None,
-        initial=initial,
-        other_classes=flags["e"],
-    )
-    return Job(
-        task=TASK,
-        dataset=dataset,
-        config=config,
-        size=size,
-        settings=settings,
-        initial=initial,
-        skip_heads=flags["e"],
-        imagenet=flags["i"],
-        epoch=epoch,
-        held_out=held_out,
-        options=name_settings(options, flags),
+        initial=initial.model,
+        other_classes=initial.other_classes,
     )
 
 
-def open_initial_model(path: Path, options: Mapping[str, str]) -> ModelFile:
-    """The model to start from."""
-    model = open_model(path, parse_settings([text for text in options["model_settings"].split(",") if text]))
-    for note in model.notes:
-        gs.message(note)
-    return model
+def _open_model(path: Path, options: Mapping[str, str]) -> ModelFile:
+    return open_model(path, parse_settings([text for text in options["model_settings"].split(",") if text]))
 
 
-def check_imagenet(backbone: str) -> None:
-    """See that the ImageNet weights are there, or download them; imports Keras.
-
-    Raises:
-        AnnError: they can't be had.
-    """
-    from ann.backbones.imagenet import fetch
-
-    fetch(backbone)
-
-
-def name_settings(options: Mapping[str, str], flags: Mapping[str, bool]) -> dict[str, str]:
-    """Options and flags as they are listed in the report."""
-    chosen = "".join(name for name, is_set in flags.items() if is_set and len(name) == 1)
-    return {name: value for name, value in options.items() if value} | ({"flags": chosen} if chosen else {})
-
-
-def check_positive(options: Mapping[str, str], name: str) -> float:
-    """An option that must be a number above 0."""
-    value = float(options[name])
-    if not 0 < value < math.inf:
-        raise AnnError(f"{name}={options[name]} is not above 0. Give a positive number")
-    return value
-
-
-def read_labels(options: Mapping[str, str], flags: Mapping[str, bool]) -> Dataset:
-    """All labelled images."""
-    gs.message(f"Reading the labels of {options['training_dataset'] or options['labels']}...")
-    classes = split_names(options["classes"])
-    class_values = ClassValues.parse(split_names(options["class_values"]), classes)
-    if options["training_dataset"]:
-        dataset = open_dataset(
-            options["training_dataset"],
-            classes,
-            options["class_column"] or None,
-            class_values,
-            skip_damaged=flags["d"],
-            report=lambda done, total: gs.percent(done, total, 5),
-        )
-    else:
-        dataset = check_pixel_sizes(open_maps(options, classes, class_values))
-    for note in dataset.notes:
-        gs.warning(note)
-    # what shards hold was looked at when they were written, and may be far away
-    limit = SHARDS_LOOKED_AT if dataset.band_statistics else LOOKED_AT
-    check_values((*dataset.images, *dataset.validation), limit=limit)
-    return dataset
-
-
-def name_file(image: LabelledImage) -> str:
-    """The path of an image; of a part of one with its rows and columns."""
-    part = image.name[image.name.rindex("[") :] if isinstance(image.read, WindowReader) else ""
-    return image.path + part
-
-
-def open_images(
-    options: Mapping[str, str], flags: Mapping[str, bool], settings: TrainingSettings
-) -> tuple[Dataset, tuple[LabelledImage, ...]]:
-    """The labelled images, a part of them for validation; with the flag -s others for a test."""
-    dataset = read_labels(options, flags)
-    unused: tuple[LabelledImage, ...] = ()
-    if flags["s"]:
-        dataset, unused = hold_out(dataset, UNUSED_SHARE, settings.seed)
-        listed = write_unused(settings.logs / "unused.txt", [name_file(image) for image in unused])
-        gs.message(f"{len(unused)} images are left out; their list is in {listed}")
-    if settings.validation_steps:
-        dataset = split_dataset(dataset, VALIDATION_SHARE, settings.seed)
-    return dataset, unused
-
-
-def write_unused(path: Path, images: Sequence[str]) -> Path:
-    """List the images that are left out; returns the file.
-
-    Raises:
-        AnnError: there is another list already, which may not be overwritten.
-    """
-    text = "".join(f"{image}\n" for image in images)
-    if path.exists() and path.read_text(encoding="utf-8", errors="replace") != text and not gs.overwrite():
-        raise AnnError(
-            f"{path} lists other images, those that another run left out. Choose another directory for "
-            "logs=, or use --overwrite"
-        )
-    path.write_text(text, encoding="utf-8")
-    return path
+MODULE = TrainModule(
+    task=TASK,
+    describe=_describe,
+    open_model=_open_model,
+    image_size=lambda options, flags: ImageSize(
+        int(options["images_min_dim"]), int(options["images_max_dim"]), flags["n"]
+    ),
+    summary=summary,
+    train_batch_norm=lambda options, flags: flags["b"],
+    backbone=lambda options: options["backbone"],
+)
