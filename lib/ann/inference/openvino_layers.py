@@ -14,7 +14,7 @@ import openvino
 import openvino.opset13 as opset
 from keras import layers, ops
 
-from maskrcnn.network.heads import WholeConvolution
+from ann.backbones.whole_convolution import WholeConvolution
 
 CHANNELS_FIRST = (0, 3, 1, 2)
 CHANNELS_LAST = (0, 2, 3, 1)

@@ -6,9 +6,10 @@ Regions of all images stand in one row: (n, size, size, channels), n = batch * r
 from __future__ import annotations
 
 import keras
-from keras import layers, ops
+from keras import layers
 
 from ann.backbones.resnet import convolution, normalisation
+from ann.backbones.whole_convolution import WholeConvolution
 from maskrcnn.config import LEGACY, Variant
 
 BOX_POOL_SIZE = 7
@@ -75,36 +76,3 @@ def build_mask_head(channels: int, class_count: int, variant: Variant = LEGACY) 
     )(x)
     masks = layers.Activation("sigmoid", dtype="float32", name="mrcnn_mask_probability")(x)
     return keras.Model(features, masks, name="mask_head")
-
-
-@keras.saving.register_keras_serializable(package="maskrcnn")
-class WholeConvolution(layers.Layer):
-    """A convolution whose kernel covers all of its input, so it is one matrix product.
-
-    Input shape: (n, size, size, channels), or (n, channels) with size 1.
-    Output shape: (n, filters).
-    Its weights have the shapes of a convolution's: kernel (size, size, channels, filters), bias (filters).
-    """
-
-    def __init__(self, filters: int, size: int, **options):
-        super().__init__(**options)
-        self.filters = filters
-        self.size = size
-
-    def build(self, input_shape):
-        shape = (self.size, self.size, input_shape[-1], self.filters)
-        self.kernel = self.add_weight(shape=shape, initializer=keras.initializers.HeNormal(), name="kernel")
-        self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
-
-    def call(self, inputs):
-        rows = self.size * self.size * inputs.shape[-1]
-        return (
-            ops.matmul(ops.reshape(inputs, (-1, rows)), ops.reshape(self.kernel, (rows, self.filters)))
-            + self.bias
-        )
-
-    def compute_output_shape(self, input_shape):
-        return (input_shape[0], self.filters)
-
-    def get_config(self):
-        return {**super().get_config(), "filters": self.filters, "size": self.size}
