@@ -103,7 +103,7 @@ def main(request: dict) -> dict:
     remove_abandoned()
     check_outputs(names)
     with TemporaryMaps() as temporary:
-        work = DetectionRun(Here(network_finder(detector, settings)), settings, outputs, temporary)
+        work = DetectionRun(Here(network_finder(detector, settings)), sources, settings, outputs, temporary)
         for number, source in enumerate(sources):
             work.detect(number, source, lambda progress: None)
         if request.get("fail_before_finish"):

@@ -178,6 +178,7 @@ def selection_stages() -> list[Comparison]:
             nms_threshold=config.detection_nms_threshold,
             confidence=confidence,
             box_deviation=config.box_deviation,
+            background_competes=config.background_competes,
         )
 
     propose, detect = compile_function(propose), compile_function(detect)

@@ -17,7 +17,7 @@ def select(rois, probabilities, deltas, windows, confidence, **options):
     )
 
 
-def detect(rois, probabilities, deltas=None, windows=WHOLE, count=5, confidence=0.0, nms_threshold=0.3):
+def detect(rois, probabilities, deltas=None, windows=WHOLE, count=5, confidence=0.0, **options):
     images, regions, classes = np.shape(probabilities)
     deltas = np.zeros((images, regions, classes, 4)) if deltas is None else deltas
     rows, columns = (0, max(4 - regions, 0)), (0, max(3 - classes, 0))  # one shape for all: compiled once
@@ -29,7 +29,7 @@ def detect(rois, probabilities, deltas=None, windows=WHOLE, count=5, confidence=
         np.float32(windows),
         np.float32(confidence),
         count=count,
-        nms_threshold=nms_threshold,
+        **({"nms_threshold": 0.3, "background_competes": True} | options),
     )
     assert boxes.shape == (images, count, 4)
     assert class_ids.shape == scores.shape == (images, count)
@@ -49,6 +49,27 @@ def test_the_best_class_decides_and_background_is_dropped():
     assert class_ids.tolist() == [[1, 2, 0, 0, 0]]
     np.testing.assert_allclose(scores[0, :2], [0.8, 0.6])
     np.testing.assert_allclose(boxes[0, :2], [RIGHT, LEFT], atol=1e-6)
+
+
+@pytest.mark.parametrize(("confidence", "found"), [(0.3, [1, 2]), (0.35, [1]), (0.45, [])])
+def test_where_the_background_does_not_compete_the_best_object_class_counts(confidence, found):
+    probabilities = [[[0.6, 0.4, 0.0], [0.5, 0.18, 0.32]]]
+    _, class_ids, scores = detect(
+        [[LEFT, RIGHT]], probabilities, confidence=confidence, background_competes=False
+    )
+    assert class_ids[class_ids > 0].tolist() == found
+    np.testing.assert_allclose(scores[0, : len(found)], [0.4, 0.32][: len(found)])
+    _, class_ids, _ = detect([[LEFT, RIGHT]], probabilities, confidence=confidence)
+    assert not class_ids.any()  # as the legacy models do it
+
+
+@pytest.mark.parametrize(("nms_threshold", "houses"), [(0.3, 1), (0.5, 2)])
+def test_neighbours_at_45_degrees_need_the_threshold_of_trained_models(nms_threshold, houses):
+    # two terraced houses of 1 : 3, side by side along the long wall: their boxes share 0.39
+    side, shift = 0.4, 0.1
+    rois = [[[0.1, 0.1, 0.1 + side, 0.1 + side], [0.1 + shift, 0.1 + shift, 0.5 + shift, 0.5 + shift]]]
+    _, class_ids, _ = detect(rois, [[[0.1, 0.9], [0.2, 0.8]]], nms_threshold=nms_threshold)
+    assert np.count_nonzero(class_ids) == houses
 
 
 def test_doubles_are_dropped_within_a_class_only():

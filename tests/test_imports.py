@@ -1,4 +1,4 @@
-"""Which part of the library may know which: the common part imports no network, networks don't import each other."""
+"""Who may know whom: the common part imports no network, and networks don't import each other."""
 
 from __future__ import annotations
 

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
+from ann.cluster.tile_worker import TileWorker
+from ann.inference.pipeline import DetectionSettings, TileBatch
+from ann.inference.tiles import Tile
+from ann.weights import read_model, save_model
 from grass_session import create_mapset, open_session
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.inference import MASK_CHUNK, Detector, compiled_parts
+from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.model import build_network
 from maskrcnn.network.openvino import choose_parts, gpu_in_use, openvino_parts, openvino_version
 
@@ -163,3 +169,46 @@ def test_the_module_says_what_it_runs_on(project, installed, grass_folder, tiny_
     done = session.run("i.ann.maskrcnn.detect", *flags, *bands, f"model={tiny_model}")
     assert f"The network runs on {runtime}" in " ".join(done.stderr.split())
     assert sum(json.loads(done.stdout)["classes"].values()) > 0
+
+
+@pytest.fixture
+def doubtful(network, monkeypatch):
+    """Background 0.6, house 0.4 everywhere; gives the network with either choice of class."""
+    logits = network.box_head.get_layer("mrcnn_class_logits")
+    kernel, bias = ops.convert_to_numpy(logits.kernel), ops.convert_to_numpy(logits.bias)
+    logits.kernel.assign(np.zeros_like(kernel))
+    logits.bias.assign(np.log([0.6, 0.4, 1e-9]))
+
+    def choose(background_competes):
+        config = replace(network.config, background_competes=background_competes)
+        monkeypatch.setattr(network, "config", config)
+        return network
+
+    yield choose
+    logits.kernel.assign(kernel)
+    logits.bias.assign(bias)
+
+
+@pytest.mark.parametrize("background_competes", [False, True])
+def test_what_is_below_the_background_is_found_unless_the_model_is_legacy(doubtful, background_competes):
+    network = doubtful(background_competes)
+    for parts in (openvino_parts(network, precision="f32"), compiled_parts(network)):
+        for confidence in (0.3, 0.5):
+            (found,) = Detector(network, parts)(images(1), confidence=confidence)
+            assert (len(found.scores) > 0) == (confidence == 0.3 and not background_competes)
+            assert set(found.class_ids.tolist()) <= {1}
+
+
+@pytest.mark.parametrize("background_competes", [False, True])
+def test_a_worker_of_a_cluster_chooses_the_class_as_the_model_says(doubtful, background_competes, tmp_path):
+    network = doubtful(background_competes)
+    save_model(tmp_path / "model.h5", legacy_layout(network), network.config)
+    model = read_model(tmp_path / "model.h5")
+    settings = DetectionSettings.for_model(model.config, confidence=0.3)
+    worker = TileWorker(settings, 0)
+    worker.load(model.path.read_bytes(), model.config, keras_only=False)
+    noise = np.random.default_rng(1).normal(128, 40, (*SHAPE, 3)).clip(0, 255).astype(np.uint8)
+    tile = Tile(row=0, column=0, height=SHAPE[0], width=SHAPE[1])
+    batch = TileBatch(tiles=(tile,), pixels=(noise,), valid=(np.ones(SHAPE, bool),))
+    (found,) = worker.detect(batch, None)
+    assert bool(found) != background_competes

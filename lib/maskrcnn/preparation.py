@@ -23,7 +23,7 @@ from ann.training.preparation import (
     summarise,
 )
 from ann.weights import ModelFile
-from maskrcnn.config import LEGACY, MaskRCNNConfig
+from maskrcnn.config import LEGACY, TRAINED_DETECTION, MaskRCNNConfig
 from maskrcnn.network.anchors import anchor_count
 
 ANCHOR_BASES = (8, 16, 32)  # sides of the smallest anchors to choose from, pixels; 32 is the legacy one
@@ -45,9 +45,9 @@ def describe_model(
 ) -> MaskRCNNConfig:
     """The description of the model to train.
 
-    Scaling, anchors and thresholds are those of the initial model, whose weights were learnt with them.
-    From scratch, bands are scaled by the mean and deviation of the images, and the anchors follow the size
-    of the objects.
+    Scaling, anchors and thresholds of proposals are those of the initial model, whose weights were learnt
+    with them. From scratch, bands are scaled by the mean and deviation of the images, and the anchors follow
+    the size of the objects. How detections are chosen is that of `TRAINED_DETECTION`.
 
     Raises:
         AnnError: the initial model doesn't fit backbone or classes; `other_classes` (flag -e) allows
@@ -61,6 +61,7 @@ def describe_model(
         "max_instances": suggest_max_instances(images, image_shape, min_dim=size.enlarged_to, zoom=size.zoom),
         "proposals_training": training_proposals(image_shape),
         "mini_mask_shape": mini_mask_shape,
+        **TRAINED_DETECTION,
     }
     if initial is None:
         scales = anchor_scales(dataset.images, image_shape, size.enlarged_to)

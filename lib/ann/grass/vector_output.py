@@ -25,8 +25,6 @@ COLUMNS = (
     ("source", "VARCHAR({source_width})"),
 )
 TEXT_WIDTH = 255  # bytes; the limit of DBF
-# Where scenes overlap, an object that loses more of its area to those of an earlier scene is one of them.
-SAME_OBJECT_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +32,7 @@ class SceneAreas:
     """Areas of one class in one scene, in a temporary map without a table."""
 
     name: str
-    grid: Grid
+    adjoins: bool  # other scenes lie beside it, so its borders may be those of other areas too
 
 
 class AreaMaps:
@@ -44,9 +42,13 @@ class AreaMaps:
         self._temporary = temporary
         self._parts: dict[int, list[SceneAreas]] = {}
 
-    def add_scene(self, instance_raster: str, table: InstanceTable, grid: Grid) -> None:
-        """Make areas of the cells of an instance map, whose rows `table` has; after an error of none.
+    def add_scene(
+        self, instance_raster: str, table: InstanceTable, grid: Grid, *, adjoins: bool = False
+    ) -> None:
+        """Make areas of the cells of an instance map, of the objects that are in `table`; after an error of
+        none.
 
+        adjoins: whether other scenes lie beside or over it; their objects have no cells in common with these.
         The user's mask does not count here: where it applies, it did when the scene was read, with cells
         that may have been of another size.
         """
@@ -55,7 +57,7 @@ class AreaMaps:
         environment = grid_environment(grid)
         for class_id in classes:
             raster = instance_raster
-            if len(classes) > 1:
+            if len(classes) > 1 or adjoins:
                 raster = self._reclass(instance_raster, table, class_id, environment)
             areas = self._temporary.vector("areas")
             with ExitStack() as stack:
@@ -65,39 +67,28 @@ class AreaMaps:
                 _areas_of_cells(raster, areas, environment, scratch)
             if raster != instance_raster:
                 self._temporary.drop(raster)
-            made[class_id] = SceneAreas(name=areas, grid=grid)
+            made[class_id] = SceneAreas(name=areas, adjoins=adjoins)
         for class_id, part in made.items():
             self._parts.setdefault(class_id, []).append(part)
 
-    def collect(self, class_id: int) -> tuple[str | None, np.ndarray | None]:
-        """(temporary map with all areas of a class, without a table; measured areas), (None, None) if empty.
+    def collect(self, class_id: int) -> str | None:
+        """Temporary map with all areas of a class, without a table; None if there is none.
 
-        measured areas: None as long as areas are those of the cells, else as `measure_areas` gives them.
+        No two objects have a cell in common, so all that is left to do where scenes lie side by side is to
+        make one boundary of two that lie on the same cells' edges.
         """
         parts = self._parts.pop(class_id, [])
         if not parts:
-            return None, None
-        if len(parts) == 1:
-            return parts[0].name, None
-        names, measured = [parts[0].name], None
-        for number, part in enumerate(parts[1:], start=1):
-            name = part.name
-            if any(part.grid.overlaps(earlier.grid) for earlier in parts[:number]):
-                name = self._without_earlier(name, names)
-                measured = np.empty((0, 2))
-            if name is not None:
-                names.append(name)
-        merged = self._patch(names)
-        if any(
-            part.grid.touches(other.grid) for number, part in enumerate(parts) for other in parts[:number]
-        ):
+            return None
+        merged = self._patch([part.name for part in parts]) if len(parts) > 1 else parts[0].name
+        if sum(part.adjoins for part in parts) > 1:
             cleaned = self._temporary.vector("cleaned")
             gs.run_command(
                 "v.clean", input=merged, output=cleaned, tool="break,rmdupl,rmdac", env=grid_environment()
             )
             self._temporary.drop(merged)
             merged = cleaned
-        return merged, None if measured is None else measure_areas(merged)
+        return merged
 
     def _reclass(self, raster: str, table: InstanceTable, class_id: int, environment: dict[str, str]) -> str:
         rules = Path(self._temporary.file("rules"))
@@ -110,10 +101,6 @@ class AreaMaps:
 
     def _patch(self, names: Sequence[str]) -> str:
         patched = self._temporary.vector("patched")
-        if len(names) == 1:
-            gs.run_command("g.rename", vector=f"{names[0]},{patched}", env=grid_environment())
-            self._temporary.finished(names[0])
-            return patched
         first = True
         for start in range(0, len(names), 50):  # a command line has an end
             gs.run_command(
@@ -127,43 +114,6 @@ class AreaMaps:
             first = False
         self._temporary.drop(*names)
         return patched
-
-    def _without_earlier(self, name: str, earlier: Sequence[str]) -> str | None:
-        """Areas outside of those of earlier scenes, without objects that those have; None if none stays."""
-        before = measure_areas(name)
-        environment = grid_environment()
-        for other in earlier:
-            rest = self._temporary.vector("rest")
-            gs.run_command(
-                "v.overlay",
-                flags="t",
-                ainput=name,
-                atype="area",
-                binput=other,
-                operator="not",
-                output=rest,
-                olayer="0,1,0",
-                env=environment,
-            )
-            self._temporary.drop(name)
-            name = rest
-            if not gs.vector_info_topo(name, env=environment)["centroids"]:
-                self._temporary.drop(name)
-                return None
-        sizes = dict(before)
-        kept = [
-            int(cat)
-            for cat, area in measure_areas(name)
-            if area >= SAME_OBJECT_SHARE * sizes.get(cat, np.inf)
-        ]
-        if not kept:
-            self._temporary.drop(name)
-            return None
-        result, file = self._temporary.vector("new"), Path(self._temporary.file("kept"))
-        file.write_text("".join(f"{category}\n" for category in kept))
-        gs.run_command("v.extract", flags="t", input=name, output=result, file=str(file), env=environment)
-        self._temporary.drop(name)
-        return result
 
 
 def _areas_of_cells(

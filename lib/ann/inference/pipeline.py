@@ -27,7 +27,7 @@ from maskrcnn.instances.framing import frame_shape, network_view
 from maskrcnn.instances.instances import Detections, Instance, TileDetections, instances_in_tile
 from maskrcnn.instances.merge import Recogniser
 from maskrcnn.instances.overlaps import DecidedInstance, OverlapDecision
-from maskrcnn.instances.shapes import draw
+from maskrcnn.instances.shapes import Shape, draw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,10 @@ class TileBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedInstance:
-    """An object of the scene. cells: its area in pixels; row, column: its pixel nearest to its middle."""
+    """An object of the scene. cells: its area in pixels; row, column: its pixel nearest to its middle.
+
+    shape: its pixels, if other scenes show its ground too, so that it may be a part of a larger object.
+    """
 
     id: int  # counts from 1 in reading order of the first pixels
     class_id: int
@@ -89,6 +92,7 @@ class FinishedInstance:
     cells: int
     row: int
     column: int
+    shape: Shape | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -230,9 +234,16 @@ def find_in_scene(
 
 
 def find_by_workers(
-    scene: Scene, workers: Workers, settings: DetectionSettings, report: Report | None = None
+    scene: Scene,
+    workers: Workers,
+    settings: DetectionSettings,
+    report: Report | None = None,
+    shared: Sequence[Sequence[int]] = (),
 ) -> Iterator[Block]:
     """As `find_in_scene`, by workers that have several batches under way. The result is the same.
+
+    shared: boxes (y1, x1, y2, x2), scene pixels, where other scenes look too (see `seams`). Objects in them
+    come with their shape, in as many parts as the scene shows, however small.
 
     An error of a worker is raised here; batches that were not begun are given up then.
     """
@@ -242,7 +253,7 @@ def find_by_workers(
             f"{len(settings.band_mean)}. Give the same bands in the same order as for training."
         )
     grid = cut_tiles(scene.height, scene.width, settings.tile_shape, settings.overlap)
-    return _Run(scene, workers, settings, grid, report).blocks()
+    return _Run(scene, workers, settings, grid, report, shared).blocks()
 
 
 class Here:
@@ -263,11 +274,13 @@ class Here:
 class _Run:
     """One scene on its way through the pipeline."""
 
-    def __init__(self, scene: Scene, workers: Workers, settings: DetectionSettings, grid: TileGrid, report):
+    def __init__(
+        self, scene: Scene, workers: Workers, settings: DetectionSettings, grid: TileGrid, report, shared
+    ):
         self._scene, self._workers, self._settings, self._grid = scene, workers, settings, grid
         self._report = report
         self._recogniser = Recogniser(grid)
-        self._overlaps = OverlapDecision(settings.minimum_area)
+        self._overlaps = OverlapDecision(settings.minimum_area, shared)
         self._rows = RowWriter(scene.width, settings.block_rows)
         # to be sent: tile row, tile and, unless the workers read it, pixels and valid
         self._pending: list[tuple[int, Tile, tuple[np.ndarray, ...]]] = []
@@ -420,6 +433,7 @@ class RowWriter:
                         cells=instance.shape.area,
                         row=instance.point[0],
                         column=instance.point[1],
+                        shape=instance.shape if instance.shared else None,
                     )
                     for number, instance in numbered
                 ),

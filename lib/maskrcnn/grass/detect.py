@@ -93,7 +93,7 @@ def _run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
             else:
                 workers = stack.enter_context(workers_here(request, options, flags["k"]))
             temporary = stack.enter_context(TemporaryMaps())
-            work = DetectionRun(workers, request.settings, request.outputs, temporary)
+            work = DetectionRun(workers, request.sources, request.settings, request.outputs, temporary)
             results = [*request.unusable, *detect_scenes(work, request.sources)]
             failed = [result for result in results if result.error is not None]
             if len(failed) == len(results):
@@ -119,9 +119,7 @@ def detect_scenes(work: DetectionRun, sources: Sequence[Source]) -> list[SceneRe
     progress = ProgressDisplay(len(sources))
     for number, source in enumerate(sources):
         progress.begin(number, source)
-        result = work.detect(number, source, progress.report)
-        if result.error is not None:
-            gs.warning(f"Scene {result.name} failed: {result.error}")
+        work.detect(number, source, progress.report)
     progress.end()
     return work.results
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
+COLUMNS = ("categories", "class_ids", "scores", "areas", "x", "y")
 
 
 @dataclass
@@ -62,10 +65,24 @@ class InstanceTable:
         scores[np.asarray(self.categories, dtype=np.int64)] = np.asarray(self.scores, dtype=np.float32)
         return scores
 
+    def part(self, indices: Sequence[int]) -> InstanceTable:
+        """Some of the instances, in this order."""
+        result = InstanceTable(source_names=list(self.source_names))
+        for column in ("sources", *COLUMNS):
+            values = getattr(self, column)
+            getattr(result, column).extend(values[index] for index in indices)
+        return result
+
+    def joined(self, other: InstanceTable) -> InstanceTable:
+        """The instances of both tables."""
+        result = self.part(range(len(self)))
+        result.extend(other)
+        return result
+
     def extend(self, other: InstanceTable) -> None:
         """Append the instances of `other`."""
         first_source = len(self.source_names)
         self.source_names += other.source_names
         self.sources.extend(first_source + source for source in other.sources)
-        for column in ("categories", "class_ids", "scores", "areas", "x", "y"):
+        for column in COLUMNS:
             getattr(self, column).extend(getattr(other, column))

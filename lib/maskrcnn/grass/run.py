@@ -6,10 +6,11 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 
+import grass.script as gs
 import numpy as np
 from grass.exceptions import CalledModuleError
 
@@ -29,6 +30,7 @@ from ann.grass.raster_output import (
     finish_score_raster,
     instances_to_cells,
     write_lookup,
+    write_merged,
 )
 from ann.grass.reader import READER
 from ann.grass.region import Grid, cell_area, ground_size, map_units, use_grid
@@ -49,6 +51,16 @@ from ann.inference.scene import Scene
 from ann.inference.values import sample_values, unlike_training
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.grass.instances import InstanceTable
+from maskrcnn.grass.merged import FoundScene, NumberedScene, number_group
+from maskrcnn.instances.seams import (
+    SharedInstance,
+    finest_grid,
+    groups,
+    merge_scenes,
+    neighbours,
+    shared_boxes,
+    shown_in,
+)
 
 PIXEL_SIZE_TOLERANCE = 1.5  # times larger or smaller than in training, before it is worth a warning
 SQUARENESS = 1e-3  # largest difference of the sides of a cell, relative to its height, that counts as none
@@ -189,11 +201,14 @@ class DetectionRun:
     """Detects in scenes one by one, keeps temporary results, and writes all maps at the end.
 
     A scene that fails leaves nothing behind but its name. Maps get their final names in `finish` only.
+    Scenes that overlap or touch are merged when the last of them is through (see `detection.seams`): until
+    then their instance maps are numbered scene by scene, and objects that several of them may show are kept.
     """
 
     def __init__(
         self,
         workers: Workers | ClusterWorkers,
+        sources: Sequence[Source],
         settings: DetectionSettings,
         outputs: OutputSettings,
         temporary: TemporaryMaps,
@@ -207,20 +222,30 @@ class DetectionRun:
         self._areas = AreaMaps(temporary)
         self._rasters: dict[str, str] = {}  # final name -> temporary name
         self._database: Database | None = None
-        self.results: list[SceneResult] = []
         self.failures: dict[str, str] = {}  # why maps could not be written, by name
         self.written: dict[str, int | None] = {}
+        self._results: dict[int, SceneResult] = {}
+        self._grids = [_grid_to_detect_in(source, outputs.resolution) for source in sources]
+        self._beside = neighbours(self._grids)
+        self._groups = {number: group for group in groups(self._beside) for number in group}
+        self._found: dict[int, FoundScene] = {}
+
+    @property
+    def results(self) -> list[SceneResult]:
+        """What became of the scenes so far, in their order; final when all of a group are through."""
+        return [self._results[number] for number in sorted(self._results)]
 
     def detect(self, number: int, source: Source, report: Callable[[Progress], None]) -> SceneResult:
-        """Detect in the scene of that number; an error of this scene is in the result, not raised."""
-        try:
-            result = self._detect(number, source, report)
-        except (AnnError, OSError) as error:
-            result = SceneResult(name=source.name, error=str(error))
-        except CalledModuleError as error:
-            result = SceneResult(name=source.name, error=module_failure(error))
-        self.results.append(result)
-        return result
+        """Detect in the scene of that number; an error of this scene is in the result, not raised.
+
+        Errors are told as warnings here, since those of a group's maps come with the last of its scenes.
+        """
+        with self._errors_of(number, source):
+            self._found[number] = found = self._detect(number, source, report)
+            self._results[number] = self._result(found, found.table)
+        if all(one in self._results for one in self._groups[number]):
+            self._finish_group(self._groups[number])
+        return self._results[number]
 
     def finish(self) -> dict[str, int | None]:
         """Write all maps; returns features of each vector map and None for each raster map, by name.
@@ -254,7 +279,7 @@ class DetectionRun:
         """Everything of a vector map but its name."""
         measured = None
         if kind == "area":
-            geometry, measured = self._areas.collect(class_id)
+            geometry = self._areas.collect(class_id)
             if geometry is not None and self._outputs.generalize:
                 geometry = generalize_areas(geometry, self._outputs.generalize, self._temporary)
                 measured = measure_areas(geometry)
@@ -274,9 +299,9 @@ class DetectionRun:
             temporary=self._temporary,
         )
 
-    def _detect(self, number: int, source: Source, report: Callable[[Progress], None]) -> SceneResult:
+    def _detect(self, number: int, source: Source, report: Callable[[Progress], None]) -> FoundScene:
         start = time.perf_counter()
-        table = InstanceTable()
+        table, shared = InstanceTable(), []
         last = Progress(tiles_total=0)
 
         def remember(progress: Progress) -> None:
@@ -284,16 +309,19 @@ class DetectionRun:
             last = progress
             report(progress)
 
+        first = self._next_category if len(self._groups[number]) == 1 else 1
+        beside = shared_boxes(self._grids[number], [self._grids[other] for other in self._beside[number]])
         instances = self._temporary.raster("instances") if self._kinds - {"point"} else None
         with _open(source, self._outputs.resolution) as (scene, grid), ExitStack() as stack:
             writer = stack.enter_context(RasterWriter(instances, grid)) if instances else None
-            for block in find_by_workers(scene, self._workers_for(source), self._settings, remember):
+            workers = self._workers_for(source)
+            for block in find_by_workers(scene, workers, self._settings, remember, beside):
                 if writer is not None:
-                    writer.write(instances_to_cells(block.instance_ids, self._next_category))
+                    writer.write(instances_to_cells(block.instance_ids, first))
                 for one in block.instances:
                     x, y = grid.coordinates(one.row, one.column)
                     table.add(
-                        category=self._next_category + one.id - 1,
+                        category=first + one.id - 1,
                         class_id=one.class_id,
                         score=one.score,
                         area=one.cells * cell_area(grid, one.row),
@@ -301,6 +329,16 @@ class DetectionRun:
                         x=x,
                         y=y,
                     )
+                    if one.shape is not None:
+                        shared.append(
+                            SharedInstance(
+                                scene=number,
+                                id=one.id,
+                                class_id=one.class_id,
+                                score=one.score,
+                                shape=one.shape,
+                            )
+                        )
         if last.tiles_skipped == last.tiles_total:
             if instances is not None:
                 self._temporary.drop(instances)
@@ -308,22 +346,92 @@ class DetectionRun:
                 "no cell has data: all are NULL in one of the bands"
                 + (" or masked (r.mask)" if source.path is None else ", without data or transparent")
             )
-        if instances is not None:
-            self._write_maps(number, source, instances, table, grid)
-        self._table.extend(table)
-        self._next_category += len(table)
-        counts = {
-            class_id: len(table.of_class(class_id)) for class_id in range(1, len(self._outputs.classes) + 1)
-        }
-        return SceneResult(
-            name=source.name,
-            cells=grid.rows * grid.columns,
+        return FoundScene(
+            source=source,
+            grid=grid,
+            table=table,
+            shared=tuple(shared),
+            instances=instances,
             tiles=last.tiles_done,
             seconds=time.perf_counter() - start,
             seconds_network=last.seconds_network,
             tiles_skipped=last.tiles_skipped,
-            counts=counts,
         )
+
+    def _finish_group(self, group: Sequence[int]) -> None:
+        """Merge, number and write what scenes show that are all through."""
+        found = {number: self._found.pop(number) for number in group if number in self._found}
+        if len(group) > 1 and found:
+            self._finish_neighbours(found)
+            return
+        for number, scene in found.items():
+            with self._errors_of(number, scene.source):
+                if scene.instances is not None:
+                    self._write_maps(number, scene, scene.instances, scene.table)
+                    if "area" in self._kinds and len(scene.table):
+                        self._areas.add_scene(scene.instances, scene.table, scene.grid)
+                    self._drop_unless_asked_for(scene.instances)
+                self._add_rows(scene.table)
+
+    def _finish_neighbours(self, found: Mapping[int, FoundScene]) -> None:
+        grids = {number: scene.grid for number, scene in found.items()}
+        pixels = finest_grid(list(grids.values()))
+        shared = [one for scene in found.values() for one in scene.shared]
+        objects = merge_scenes(grids, pixels, shared, self._settings.minimum_area)
+        numbered = number_group(found, objects, pixels, self._next_category)
+        shown = shown_in(grids, pixels, objects) if self._kinds - {"point"} else {}
+        for number, scene in found.items():
+            with self._errors_of(number, scene.source):
+                own = numbered[number]
+                if scene.instances is not None:
+                    visible = [(own.category_of(index), part) for index, part in shown[number]]
+                    merged = self._temporary.raster("instances")
+                    write_merged(merged, scene.grid, visible, scene.instances, own.by_local_id)
+                    self._temporary.drop(scene.instances)
+                    others = own.merged.part([index for index, _ in shown[number]])
+                    self._write_maps(number, scene, merged, own.only_here.joined(others))
+                    if "area" in self._kinds:
+                        self._add_areas(scene, own, merged)
+                    self._drop_unless_asked_for(merged)
+                rows = own.rows
+                self._add_rows(rows)
+                self._results[number] = self._result(scene, rows)
+
+    def _add_areas(self, scene: FoundScene, own: NumberedScene, instances: str) -> None:
+        """Areas of what the scene alone shows, and of the objects that it shows best, whole."""
+        if len(own.only_here):
+            self._areas.add_scene(instances, own.only_here, scene.grid, adjoins=True)
+        if own.best:
+            raster = self._temporary.raster("merged")
+            write_merged(raster, own.best_grid, own.best)
+            self._areas.add_scene(raster, own.best_rows, own.best_grid, adjoins=True)
+            self._temporary.drop(raster)
+
+    def _add_rows(self, table: InstanceTable) -> None:
+        self._table.extend(table)
+        self._next_category = max(self._next_category, table.last_category + 1)
+
+    def _result(self, found: FoundScene, rows: InstanceTable) -> SceneResult:
+        class_ids = range(1, len(self._outputs.classes) + 1)
+        return SceneResult(
+            name=found.source.name,
+            cells=found.grid.rows * found.grid.columns,
+            tiles=found.tiles,
+            seconds=found.seconds,
+            seconds_network=found.seconds_network,
+            tiles_skipped=found.tiles_skipped,
+            counts={class_id: len(rows.of_class(class_id)) for class_id in class_ids},
+        )
+
+    @contextmanager
+    def _errors_of(self, number: int, source: Source) -> Iterator[None]:
+        """Make an error the result of a scene."""
+        try:
+            yield
+        except (AnnError, OSError, CalledModuleError) as error:
+            message = module_failure(error) if isinstance(error, CalledModuleError) else str(error)
+            self._results[number] = SceneResult(name=source.name, error=message)
+            gs.warning(f"Scene {source.name} failed: {message}")
 
     def _workers_for(self, source: Source) -> Workers:
         """The workers at a scene; those of a cluster read files themselves."""
@@ -335,29 +443,29 @@ class DetectionRun:
         factor = resolution / source.grid.row_size if resolution else None
         return self._workers.for_scene(SceneFile(path=os.path.abspath(source.path), factor=factor))
 
-    def _write_maps(
-        self, number: int, source: Source, instances: str, table: InstanceTable, grid: Grid
-    ) -> None:
+    def _write_maps(self, number: int, found: FoundScene, instances: str, table: InstanceTable) -> None:
+        """Write the raster maps of a scene. table: the rows of all instances in its instance map."""
         names, classes = self._outputs.names.rasters, self._outputs.classes
+        grid, source = found.grid, found.source.name
         made: dict[str, str] = {}
         if "class" in self._kinds:
             made[names["class", number]] = name = self._temporary.raster("classes")
             write_lookup(instances, name, grid, table.classes_by_category())
-            finish_class_raster(name, classes, grid=grid, source=source.name)
+            finish_class_raster(name, classes, grid=grid, source=source)
         if "score" in self._kinds:
             made[names["score", number]] = name = self._temporary.raster("scores")
             write_lookup(instances, name, grid, table.scores_by_category())
-            finish_score_raster(name, grid=grid, source=source.name)
+            finish_score_raster(name, grid=grid, source=source)
         if "raster" in self._kinds:
             made[names["raster", number]] = instances
             finish_instance_raster(
-                instances, table, classes, grid=grid, source=source.name, temporary=self._temporary
+                instances, table, classes, grid=grid, source=source, temporary=self._temporary
             )
-        if "area" in self._kinds and len(table):  # last, because nothing may fail after it
-            self._areas.add_scene(instances, table, grid)
+        self._rasters.update(made)
+
+    def _drop_unless_asked_for(self, instances: str) -> None:
         if "raster" not in self._kinds:
             self._temporary.drop(instances)
-        self._rasters.update(made)
 
 
 def _open_own(source: Source) -> AbstractContextManager[Scene]:
@@ -367,14 +475,22 @@ def _open_own(source: Source) -> AbstractContextManager[Scene]:
     return FileScene(source.path)
 
 
+def _grid_to_detect_in(source: Source, resolution: float | None) -> Grid:
+    return source.grid if resolution is None else source.grid.resampled(resolution / source.grid.row_size)
+
+
+@contextmanager
+def _grid_to_detect_in(source: Source, resolution: float | None) -> Grid:
+    return source.grid if resolution is None else source.grid.resampled(resolution / source.grid.row_size)
+
+
 @contextmanager
 def _open(source: Source, resolution: float | None) -> Iterator[tuple[Scene, Grid]]:
     """The scene and the grid of its pixels, which becomes the window of the process for writing."""
     with _open_own(source) as scene:
-        grid = source.grid
+        grid = _grid_to_detect_in(source, resolution)
         if resolution is not None:
             check_resolution(source, resolution)
-            factor = resolution / grid.row_size
-            scene, grid = ResampledScene(scene, factor), grid.resampled(factor)
+            scene = ResampledScene(scene, resolution / source.grid.row_size)
         use_grid(grid)
         yield scene, grid

@@ -25,10 +25,12 @@ SAME_CHAIN_SHARE = 0.25
 class Candidate:
     """An object of the scene before its pixels are decided.
 
-    sightings: numbers of those it is made of; overlapping: numbers of all that share pixels with one of them.
+    best: number of the sighting that class and score are of; sightings: numbers of those it is made of;
+    overlapping: numbers of all that share pixels with one of them.
     """
 
     shape: Shape
+    best: int
     class_id: int
     score: float
     rank: Rank
@@ -84,7 +86,7 @@ class Recogniser:
 
     def _compare(self, arrived: list[Sighting]) -> None:
         everyone = self._active + arrived
-        masks = [sighting.mask.unpack() for sighting in everyone]
+        masks = [tuple(sighting.mask) for sighting in everyone]  # unpacked once
         old = len(self._active)
         pairs = touching_pairs([sighting.mask.box for sighting in everyone], gap=OUTLINE_TOLERANCE)
         for one, two in recognise(everyone, masks, pairs[pairs[:, 1] >= old]):
@@ -132,17 +134,22 @@ def _is_beaten(sighting: Sighting, better: Sighting) -> bool:
         return True
     if better.number not in sighting.overlapping:
         return False
-    common = count_common(sighting.mask.unpack(), better.mask.unpack())
+    common = count_common(sighting.mask, better.mask)
     return common >= SAME_CHAIN_SHARE * min(sighting.area, better.area)
 
 
 def _candidate(sightings: Sequence[Sighting]) -> Candidate:
     best = sightings[0]
     return Candidate(
-        shape=unite([sighting.mask for sighting in sightings]),
+        shape=_union([sighting.mask for sighting in sightings]),
+        best=best.number,
         class_id=best.class_id,
         score=best.score,
         rank=best.rank,
         sightings=frozenset(sighting.number for sighting in sightings),
         overlapping=frozenset().union(*(sighting.overlapping for sighting in sightings)),
     )
+
+
+def _union(shapes: Sequence[Shape]) -> Shape:
+    return shapes[0] if len(shapes) == 1 else unite([piece for shape in shapes for piece in shape.pieces])

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from maskrcnn.instances.merge import Candidate
 from maskrcnn.instances.shapes import Shape, first_pixel, largest_part, middle_point, subtract
 from maskrcnn.instances.sightings import Sighting
@@ -15,19 +17,30 @@ from maskrcnn.instances.sightings import Sighting
 
 @dataclass(eq=False, kw_only=True)
 class DecidedInstance:
-    """An object with its final pixels, which no other one has. first, point: (row, column) of two of them."""
+    """An object with its final pixels, which no other one has. first, point: (row, column) of two of them.
+
+    best: number of the sighting that class and score are of; shared: other scenes show its ground too, so its
+    pixels are final in this scene only, and may lie in several parts.
+    """
 
     shape: Shape
     class_id: int
     score: float
     first: tuple[int, int]
     point: tuple[int, int]
+    best: int
+    shared: bool
 
 
 class OverlapDecision:
-    """Takes settled candidates, gives instances whose pixels are final."""
+    """Takes settled candidates, gives instances whose pixels are final.
 
-    def __init__(self, minimum_area: int = 1):
+    shared: boxes (y1, x1, y2, x2) of the ground where other scenes look too. Objects in it are judged by what
+    all scenes show, so here they keep all their parts, and are kept however small they are.
+    """
+
+    def __init__(self, minimum_area: int = 1, shared: Sequence[Sequence[int]] = ()):
+        self._shared = np.array(shared, dtype=np.int64).reshape(-1, 4)
         self._minimum_area = minimum_area
         self._undecided: list[Candidate] = []
         self._owners: dict[int, Candidate] = {}  # by sighting number, decided or not
@@ -50,7 +63,11 @@ class OverlapDecision:
             if rivals is None:
                 self._undecided.append(candidate)
                 continue
-            shape = decide_pixels(candidate.shape, rivals, self._minimum_area)
+            shared = self._is_shared(candidate.shape)
+            if shared:
+                shape = leave_to_better(candidate.shape, rivals)
+            else:
+                shape = decide_pixels(candidate.shape, rivals, self._minimum_area)
             self._shapes[candidate] = shape
             if shape is not None:
                 decided.append(
@@ -60,6 +77,8 @@ class OverlapDecision:
                         score=candidate.score,
                         first=first_pixel(shape),
                         point=middle_point(shape),
+                        best=candidate.best,
+                        shared=shared,
                     )
                 )
         return decided
@@ -78,6 +97,12 @@ class OverlapDecision:
             for number in candidate.sightings:
                 del self._owners[number]
         return limit
+
+    def _is_shared(self, shape: Shape) -> bool:
+        y1, x1, y2, x2 = shape.box
+        boxes = self._shared
+        hits = (boxes[:, 0] < y2) & (boxes[:, 2] > y1) & (boxes[:, 1] < x2) & (boxes[:, 3] > x1)
+        return bool(hits.any())
 
     def _better_rivals(
         self, candidate: Candidate, open_sightings: Mapping[int, Sighting]
@@ -105,8 +130,14 @@ def decide_pixels(shape: Shape, better: list[Shape], minimum_area: int = 1) -> S
     pixels at the end. Of what is left the largest part that hangs together over pixel edges is the object;
     holes stay holes. The pixels of its other parts, and of dropped objects, are free for the next ones.
     """
-    rest = subtract(shape, better) if better else shape
-    if rest is None or 2 * rest.area < shape.area:
+    rest = leave_to_better(shape, better)
+    if rest is None:
         return None
     part = largest_part(rest)
     return part if part.area >= minimum_area else None
+
+
+def leave_to_better(shape: Shape, better: list[Shape]) -> Shape | None:
+    """What better objects leave of one, in however many parts; None where they cover more than half of it."""
+    rest = subtract(shape, better) if better else shape
+    return None if rest is None or 2 * rest.area < shape.area else rest

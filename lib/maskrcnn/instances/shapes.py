@@ -58,10 +58,14 @@ class Shape:
         bottom, right = self.boxes[:, 2:].max(axis=0)
         return int(top), int(left), int(bottom), int(right)
 
+    def __iter__(self) -> Iterator[CroppedMask]:
+        """The pieces, unpacked one by one."""
+        return (piece.unpack() for piece in self.pieces)
+
     def touching(self, box: Sequence[int]) -> Iterator[CroppedMask]:
         """The pieces whose boxes share pixels with `box`, unpacked one by one."""
         if len(self.pieces) == 1:
-            if _common(self.pieces[0].box, box):
+            if common_box(self.pieces[0].box, box):
                 yield self.pieces[0].unpack()
             return
         y1, x1, y2, x2 = box
@@ -80,6 +84,17 @@ def make_shape(masks: Iterable[CroppedMask]) -> Shape | None:
     if not pieces:
         return None
     return Shape(tuple(pieces), np.array([piece.box for piece in pieces], dtype=np.int64), area)
+
+
+def move(shape: Shape, rows: int, columns: int) -> Shape:
+    """The shape so many pixels further down and to the right."""
+    by = np.array([rows, columns, rows, columns])
+    pieces = tuple(
+        PackedMask((y1 + rows, x1 + columns, y2 + rows, x2 + columns), piece.bits)
+        for piece in shape.pieces
+        for y1, x1, y2, x2 in (piece.box,)
+    )
+    return Shape(pieces, shape.boxes + by, shape.area)
 
 
 def unite(masks: Sequence[PackedMask]) -> Shape:
@@ -200,14 +215,14 @@ def _touching_pieces(boxes: np.ndarray) -> Iterator[tuple[int, int]]:
         for members in buckets.values()
         for place, first in enumerate(members)
         for second in members[place + 1 :]
-        if _common(boxes[first] + (-1, -1, 1, 1), boxes[second])
+        if common_box(boxes[first] + (-1, -1, 1, 1), boxes[second])
     }
     return iter(sorted(pairs))
 
 
 def _touching_labels(first: PackedMask, second: PackedMask) -> set[tuple[int, int]]:
     """Pairs of labels (from 1, as `ndimage.label` counts) that touch over pixel edges of two pieces."""
-    common = _common(tuple(np.add(first.box, (-1, -1, 1, 1))), tuple(np.add(second.box, (-1, -1, 1, 1))))
+    common = common_box(tuple(np.add(first.box, (-1, -1, 1, 1))), tuple(np.add(second.box, (-1, -1, 1, 1))))
     if common is None:
         return set()
     canvases = []
@@ -266,21 +281,30 @@ def first_pixel(shape: Shape) -> tuple[int, int]:
 
 def draw(canvas: np.ndarray, box: Sequence[int], mask: CroppedMask, value) -> None:
     """Set the pixels of a mask in an array that shows `box` of the scene; what lies outside is left out."""
-    if _common(box, mask.box):
+    if common_box(box, mask.box):
         to, come = _slices(box, mask.box)
         canvas[to][mask.pixels[come]] = value
 
 
-def count_common(first: CroppedMask, second: CroppedMask) -> int:
-    """Number of pixels that two masks share."""
-    common = _common(first.box, second.box)
-    return int(np.count_nonzero(_part(first, common) & _part(second, common))) if common else 0
+def count_common(first: Iterable[CroppedMask], second: Iterable[CroppedMask]) -> int:
+    """Number of pixels that two sets of pixels share, each given as its pieces (a `Shape` or a tuple)."""
+    count = 0
+    for one in first:
+        for two in second.touching(one.box) if isinstance(second, Shape) else second:
+            common = common_box(one.box, two.box)
+            if common:
+                count += int(np.count_nonzero(_part(one, common) & _part(two, common)))
+    return count
 
 
-def count_inside(mask: CroppedMask, box: Sequence[int]) -> int:
-    """Number of pixels of a mask inside of a box."""
-    common = _common(mask.box, box)
-    return int(np.count_nonzero(_part(mask, common))) if common else 0
+def count_inside(pieces: Iterable[CroppedMask], box: Sequence[int]) -> int:
+    """Number of pixels inside of a box."""
+    count = 0
+    for mask in pieces.touching(box) if isinstance(pieces, Shape) else pieces:
+        common = common_box(mask.box, box)
+        if common:
+            count += int(np.count_nonzero(_part(mask, common)))
+    return count
 
 
 def find(parents: list[int] | dict[int, int], item: int) -> int:
@@ -302,7 +326,8 @@ def _part(mask: CroppedMask, box: Box) -> np.ndarray:
     return mask.pixels[y1 - mask.row : y2 - mask.row, x1 - mask.column : x2 - mask.column]
 
 
-def _common(one: Sequence[int], two: Sequence[int]) -> Box | None:
+def common_box(one: Sequence[int], two: Sequence[int]) -> Box | None:
+    """The pixels that two boxes share, None without any."""
     y1, x1, y2, x2 = max(one[0], two[0]), max(one[1], two[1]), min(one[2], two[2]), min(one[3], two[3])
     return (y1, x1, y2, x2) if y1 < y2 and x1 < x2 else None
 

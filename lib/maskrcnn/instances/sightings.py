@@ -1,4 +1,6 @@
-"""Sightings: what one tile shows of an object, and when two of them are the same object.
+"""Sightings: what one tile or scene shows of an object, and when two of them are the same object.
+
+A "tile" below is whatever shows a part of the ground: a tile of a scene, or a scene among others.
 
 The rule is described with a picture in docs/merging.md.
 """
@@ -6,7 +8,7 @@ The rule is described with a picture in docs/merging.md.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +17,7 @@ from scipy import ndimage
 from ann.data.outlines.masks import CroppedMask
 from ann.inference.tiles import Tile, TileGrid
 from maskrcnn.instances.instances import Instance
-from maskrcnn.instances.shapes import PackedMask, count_common, count_inside, draw
+from maskrcnn.instances.shapes import Shape, count_common, count_inside, draw, make_shape
 
 # Where two tiles look at the same pixels, a network draws one object twice with an IoU well above this, and
 # two objects of one tile have nearly no pixel in common; above one half at most one of them can match.
@@ -32,36 +34,33 @@ OUTLINE_TOLERANCE = 2
 
 # Best first: higher score, then upper, then left, then lower class; then the tile and the detector's own
 # order, so that the order never depends on when a tile arrived.
-Rank = tuple[float, int, int, int, int, int, int]
+Rank = tuple[float | int, ...]
 
 _Pair = tuple[int, int, int, int, int]  # two indices, common pixels, pixels of each that both tiles show
 
 
 @dataclass(eq=False, kw_only=True)
 class Sighting:
-    """One instance as seen in one tile, and what is known of its neighbours so far."""
+    """One instance as seen in one tile, and what is known of its neighbours so far.
+
+    place: which tile that is, (row, column) of it or (number,) of a scene; scenes may lie on the same ground.
+    """
 
     number: int  # unique, as they came
     tile: Tile
-    mask: PackedMask
+    place: tuple[int, ...]
+    mask: Shape
     class_id: int
     score: float
     area: int
     rank: Rank
     whole: bool  # ends BORDER_MARGIN or more before each border of the tile that lies inside of the scene
-    watchers: frozenset[
-        tuple[int, int]
-    ]  # (row, column) of other tiles that show all of a cut sighting, uncut
+    watchers: frozenset[tuple[int, ...]]  # places of other tiles that show all of a cut sighting, uncut
     same: set[int] = field(default_factory=set)  # numbers of sightings of the same object
     overlapping: set[int] = field(default_factory=set)  # numbers of sightings with common pixels
-    partner_tiles: set[tuple[int, int]] = field(default_factory=set)  # (row, column), tiles of `same`
+    partner_tiles: set[tuple[int, ...]] = field(default_factory=set)  # places of `same`
     goes_on: bool = False  # a sighting of the same object goes on beyond this one's tile
     beside: np.ndarray | None = None  # bool, as the mask's box: pixels beside what the watchers saw
-
-    @property
-    def place(self) -> tuple[int, int]:
-        """(row, column) of the tile."""
-        return self.tile.row, self.tile.column
 
     @property
     def is_whole(self) -> bool:
@@ -78,21 +77,24 @@ class Sighting:
         """A cut sighting of what another tile, which sees all of it, did not draw but something beside it."""
         if not self.watchers or self.watchers & self.partner_tiles or self.beside is None:
             return False
-        pixels = self.mask.unpack().pixels
-        return 2 * np.count_nonzero(self.beside & pixels) >= self.area
+        (mask,) = self.mask
+        return 2 * np.count_nonzero(self.beside & mask.pixels) >= self.area
 
 
 def make_sighting(instance: Instance, tile: Tile, index: int, number: int, grid: TileGrid) -> Sighting:
     """An instance as a sighting. index: its place among those of the tile."""
     mask = instance.mask
     whole = _inside(mask.box, tile, grid)
+    shape = make_shape([mask])
+    assert shape is not None
     return Sighting(
         number=number,
         tile=tile,
-        mask=PackedMask.of(mask),
+        place=(tile.row, tile.column),
+        mask=shape,
         class_id=instance.class_id,
         score=instance.score,
-        area=mask.area,
+        area=shape.area,
         rank=(-instance.score, mask.row, mask.column, instance.class_id, tile.row, tile.column, index),
         whole=whole,
         watchers=frozenset() if whole else _watchers(mask.box, tile, grid),
@@ -100,12 +102,13 @@ def make_sighting(instance: Instance, tile: Tile, index: int, number: int, grid:
 
 
 def recognise(
-    sightings: Sequence[Sighting], masks: Sequence[CroppedMask], pairs: np.ndarray
+    sightings: Sequence[Sighting], masks: Sequence[Iterable[CroppedMask]], pairs: np.ndarray
 ) -> list[tuple[Sighting, Sighting]]:
     """Enter into the sightings what they are to each other; returns the pairs that show the same object.
 
-    masks: theirs, unpacked; pairs: (n, 2) indices of sightings that are near each other, all of any two tiles
-    in one call. Class does not matter: one object that two tiles gave two classes is still one.
+    masks: theirs, as pieces that can be gone through again and again; pairs: (n, 2) indices of sightings that
+    are near each other, all of any two tiles in one call. Class does not matter: one object that two tiles
+    gave two classes is still one.
     """
     same: list[tuple[Sighting, Sighting]] = []
     apart: list[_Pair] = []
@@ -124,7 +127,7 @@ def recognise(
             zone_two = two.area if all_two else count_inside(masks[second], one.tile.box)
             seen_by_both = zone_one + zone_two - common
             if common > SAME_OBJECT_IOU * seen_by_both:
-                _pair_up(one, two)
+                pair_up(one, two)
                 same.append((one, two))
                 continue
             if common >= CONTINUED_IOU * seen_by_both and _continue_each_other(one, two):
@@ -155,10 +158,12 @@ def _facts(
         return iter(())
     boxes = np.array([sighting.mask.box for sighting in sightings])
     tiles = np.array([sighting.tile.box for sighting in sightings])
+    numbers: dict[tuple[int, ...], int] = {}
+    places = np.array([numbers.setdefault(sighting.place, len(numbers)) for sighting in sightings])
     whole = np.array([sighting.whole for sighting in sightings])
     first, second = pairs.T
     meet = (boxes[first, :2] < boxes[second, 2:]).all(1) & (boxes[second, :2] < boxes[first, 2:]).all(1)
-    one_tile = (tiles[first] == tiles[second]).all(axis=1)
+    one_tile = places[first] == places[second]
     all_one, all_two = (
         (boxes[here, :2] >= tiles[there, :2]).all(1) & (boxes[here, 2:] <= tiles[there, 2:]).all(1)
         for here, there in ((first, second), (second, first))
@@ -169,7 +174,7 @@ def _facts(
 
 
 def _match_continued(
-    sightings: Sequence[Sighting], masks: Sequence[CroppedMask], pairs: Sequence[tuple[int, int]]
+    sightings: Sequence[Sighting], masks: Sequence[Iterable[CroppedMask]], pairs: Sequence[tuple[int, int]]
 ) -> list[tuple[Sighting, Sighting]]:
     """Pair up sightings that go on beyond each other's tile, but none that spans two objects of a tile."""
     index_of = {sighting.number: index for index, sighting in enumerate(sightings)}
@@ -192,7 +197,7 @@ def _match_continued(
         if not spans_two(first, second) and not spans_two(second, first):
             matched.append((sightings[first], sightings[second]))
     for one, two in matched:
-        _pair_up(one, two)
+        pair_up(one, two)
     return matched
 
 
@@ -225,12 +230,13 @@ def _match_the_rest(sightings: Sequence[Sighting], apart: Sequence[_Pair]) -> li
     for *_, first, second in sorted(rest):
         one, two = sightings[first], sightings[second]
         if _lack_partners(one, two):
-            _pair_up(one, two)
+            pair_up(one, two)
             matched.append((one, two))
     return matched
 
 
-def _pair_up(one: Sighting, two: Sighting) -> None:
+def pair_up(one: Sighting, two: Sighting) -> None:
+    """Enter that two sightings are the same object."""
     one.same.add(two.number)
     two.same.add(one.number)
     one.partner_tiles.add(two.place)
@@ -243,15 +249,16 @@ def _lack_partners(one: Sighting, two: Sighting) -> bool:
     return two.place not in one.partner_tiles and one.place not in two.partner_tiles
 
 
-def _look_beside(cut: Sighting, seen: Sighting, seen_mask: CroppedMask) -> None:
+def _look_beside(cut: Sighting, seen: Sighting, seen_mask: Iterable[CroppedMask]) -> None:
     """Note which pixels of a cut sighting lie in or beside one of a tile that sees more of the place."""
-    if seen.place not in cut.watchers or cut.watchers & cut.partner_tiles:
-        return
+    if seen.place not in cut.watchers or cut.watchers & cut.partner_tiles or len(cut.mask.pieces) > 1:
+        return  # also where it is too large for a strip
     y1, x1, y2, x2 = cut.mask.box
     reach = OUTLINE_TOLERANCE
     box = (y1 - reach, x1 - reach, y2 + reach, x2 + reach)
     canvas = np.zeros((box[2] - box[0], box[3] - box[1]), dtype=bool)
-    draw(canvas, box, seen_mask, True)
+    for piece in seen_mask:
+        draw(canvas, box, piece, True)
     near = ndimage.maximum_filter(canvas, size=2 * reach + 1, mode="constant")[reach:-reach, reach:-reach]
     cut.beside = near if cut.beside is None else cut.beside | near
 

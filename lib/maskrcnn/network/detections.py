@@ -14,10 +14,37 @@ from maskrcnn.network.nms import non_max_suppression
 from maskrcnn.network.picking import best_indices, gather_rows
 
 
+def choose_classes(probabilities, background_competes: bool):
+    """The class that each region of interest counts for, and its score.
+
+    Args:
+        probabilities: (..., K) float32, the background first.
+        background_competes: the background is a class like the others, as in the legacy models: a region
+            that is most likely background is no object, whatever score its best object class has. Otherwise
+            the best object class counts, and the score alone decides what is reported (as in Fast R-CNN,
+            Girshick 2015).
+
+    Returns:
+        class_ids: (...) int32, 0 where the background won; scores: (...) float32.
+    """
+    first = 0 if background_competes else 1
+    candidates = probabilities[..., first:]
+    return ops.cast(ops.argmax(candidates, axis=-1), "int32") + first, ops.max(candidates, axis=-1)
+
+
 def select_detections(
-    rois, probabilities, deltas, windows, *, count, nms_threshold, confidence, box_deviation
+    rois,
+    probabilities,
+    deltas,
+    windows,
+    *,
+    count,
+    nms_threshold,
+    confidence,
+    box_deviation,
+    background_competes,
 ):
-    """The best instances. Each region of interest counts for its most likely class only.
+    """The best instances. Each region of interest counts for one class only, see `choose_classes`.
 
     Args:
         rois: (B, P, 4) float32, normalised; zero rows are padding and never become detections.
@@ -28,6 +55,7 @@ def select_detections(
         nms_threshold: IoU above which the lower of two boxes of one class is dropped.
         confidence: lowest score that counts.
         box_deviation: four floats, scale of the deltas.
+        background_competes: see `choose_classes`.
 
     Returns:
         boxes: (B, count, 4) float32, normalised.
@@ -35,8 +63,7 @@ def select_detections(
         scores: (B, count) float32.
         All best first (equal scores in the order of the regions), with zeros at the end.
     """
-    class_ids = ops.cast(ops.argmax(probabilities, axis=-1), "int32")  # (B, P)
-    scores = ops.max(probabilities, axis=-1)
+    class_ids, scores = choose_classes(probabilities, background_competes)  # (B, P)
     own = ops.expand_dims(ops.one_hot(class_ids, probabilities.shape[-1], dtype="float32"), -1)
     deltas = ops.sum(ops.where(own > 0, deltas, 0.0), axis=2)  # (B, P, 4), those of the class
     boxes = apply_deltas(rois, deltas * ops.convert_to_tensor(box_deviation, dtype="float32"))

@@ -102,7 +102,14 @@ def _detection_settings(config, confidence):
 
 def _detect(config, rois, logits, deltas, windows, confidence):
     settings = _detection_settings(config, confidence)
-    return select_detections(rois, ops.softmax(logits), deltas, windows, **settings)
+    return select_detections(
+        rois,
+        ops.softmax(logits),
+        deltas,
+        windows,
+        background_competes=config.background_competes,
+        **settings,
+    )
 
 
 def _detect_every_class(config, rois, logits, deltas, windows, confidence):
