@@ -316,12 +316,15 @@ def test_outlines_across_180_degrees_lie_on_projected_images_and_at_both_ends_of
     (x,), (y,) = transform("EPSG:4326", "EPSG:32660", [179.8], [0.0])
     grid = Affine(1000, 0, x - 10_000, 0, -1000, y + 20_000)
     write_raster(tmp_path / "zone.tif", noise(40, 80), crs="EPSG:32660", transform=grid)
-    world = Affine(0.1, 0, -180, 0, -0.1, 2)
-    write_raster(tmp_path / "world.tif", noise(40, 3600), crs="EPSG:4326", transform=world)
+    world = Affine(0.02, 0, -180, 0, -0.02, 0.4)
+    write_raster(tmp_path / "world.tif", noise(40, 18_000), crs="EPSG:4326", transform=world)
     found = {image.name: image.read(None).masks for image in open_dataset(tmp_path, ["a"]).images}
     (mask,) = found["zone.tif"]
     assert mask.box[1] == 10 and 40 <= mask.box[3] - mask.box[1] <= 48  # 0.4 degrees
-    assert sorted(mask.box for mask in found["world.tif"]) == [(19, 0, 21, 2), (19, 3598, 21, 3600)]
+    assert sorted(mask.box for mask in found["world.tif"]) == [
+        (15, 0, 25, 10),
+        (15, 17_990, 25, 18_000),
+    ]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])

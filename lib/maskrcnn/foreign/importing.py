@@ -76,8 +76,8 @@ def import_checkpoint(checkpoint: Checkpoint, options: Mapping[str, object] | No
     if reversed_order(path, network, settings):
         layers = plan(network, reverse_bands=True)
     return ModelFile(
-        path=path,
         kind=KIND,
+        path=path,
         layers={
             layer: tuple(
                 DerivedArray(
@@ -163,6 +163,7 @@ def add_stored_means(checkpoint: Checkpoint, settings: Settings) -> None:
 
 def _bare_model(checkpoint: Checkpoint) -> ModelFile:
     return ModelFile(
+        kind=KIND,
         path=checkpoint.path,
         layers={},
         backbone="",

@@ -480,11 +480,6 @@ def _grid_to_detect_in(source: Source, resolution: float | None) -> Grid:
 
 
 @contextmanager
-def _grid_to_detect_in(source: Source, resolution: float | None) -> Grid:
-    return source.grid if resolution is None else source.grid.resampled(resolution / source.grid.row_size)
-
-
-@contextmanager
 def _open(source: Source, resolution: float | None) -> Iterator[tuple[Scene, Grid]]:
     """The scene and the grid of its pixels, which becomes the window of the process for writing."""
     with _open_own(source) as scene:
