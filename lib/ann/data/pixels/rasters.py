@@ -197,7 +197,7 @@ def _valid_by_masks(
 
 def _may_be_measured(nodata: float | None) -> bool:
     """Whether a no-data value is one that a sensor may give, too."""
-    return nodata is not None and 0 <= nodata <= LARGEST_MEASURED
+    return nodata is not None and 0 <= nodata < LARGEST_MEASURED
 
 
 def _both(valid: np.ndarray | None, other: np.ndarray) -> np.ndarray:
