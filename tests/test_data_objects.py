@@ -25,7 +25,7 @@ from labelled_files import map_point, noise, rectangle, write_raster
 
 HEIGHT, WIDTH = 24, 32
 CLASSES = ("house", "tank")
-WORDS = {"house": ("house", "villa", "HOUSE"), "tank": ("tank", "silo", "tank ")}  # what means which class
+WORDS = {"house": ("house", "villa", "HOUSE"), "tank": ("tank", "silo")}  # what means which class
 VALUES = ClassValues.parse(["villa:house", "HOUSE:house", "silo:tank"], CLASSES)
 
 
@@ -93,7 +93,7 @@ def write_vectors(folder, rows, draw):
     pyogrio.raw.write(
         folder / draw(st.sampled_from(["a.geojson", "all.gpkg"])),
         np.array(shapely.to_wkb(outlines), dtype=object),
-        field_data=[np.array([name for *_, name in rows], dtype=object)],
+        field_data=[np.array([name + draw(st.sampled_from(["", " "])) for *_, name in rows], dtype=object)],
         fields=["kind"],
         geometry_type="Polygon",
         crs="EPSG:32632",

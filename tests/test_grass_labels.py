@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from grass_session import create_project, open_session
+
 SCRIPT = Path(__file__).with_name("grass_labels.py")
 DETECTION = Path(__file__).with_name("grass_detection.py")
 ROWS, COLUMNS = 12, 20  # of the maps, cells of 2 m from north 1000, west 500 on
@@ -288,3 +290,21 @@ def test_a_class_of_which_no_cell_shows_an_object_is_an_error_that_says_why(maps
     )
     error = look(maps, "roof,tank")["error"]
     assert "No instance of 'tank'" in error and "category 2" in error and "too small" in error
+
+
+@pytest.mark.parametrize("east", [-180, 180])
+def test_areas_beyond_180_degrees_lie_on_their_cells(grass_folder, addons, tmp_path, east):
+    """The maps reach from 179 to 181 degrees east; GRASS may store that as -181 to -179."""
+    project = create_project(grass_folder / f"across{east}", "EPSG:4326")
+    degrees = open_session(project, "PERMANENT", addons, tmp_path)
+    degrees.run("g.region", "n=1", "s=-1", f"w={east - 1}", f"e={east + 1}", "res=0.1")
+    degrees.calc("red = 1")
+
+    def ring(west, south, east, north):
+        return [[west, south], [east, south], [east, north], [west, north], [west, south]]
+
+    polygons = [[ring(179.2, 0.1, 179.5, 0.4)], [ring(-179.5, -0.4, -179.2, -0.1)]]
+    write_areas(degrees, tmp_path, "labels", polygons, kind=["a", "a"])
+    (image,) = look(degrees, band2="")["images"]
+    assert boxes(image) == [(1, 6, 2, 9, 5), (1, 11, 15, 14, 18)]
+    assert image["counts"] == [2]

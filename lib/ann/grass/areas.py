@@ -5,15 +5,16 @@ from __future__ import annotations
 import ctypes
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grass.lib.vector as libvector
 import grass.script as gs
 import numpy as np
 
+from ann.data.longitudes import TURNS
 from ann.errors import DatasetError
 from ann.grass.maps import find_map
-from ann.grass.region import LIBRARY_LOCK, Grid, grid_environment
+from ann.grass.region import LIBRARY_LOCK, Grid, grid_environment, is_latitude_longitude
 
 LAYER = 1
 BUILT = 2  # the level of topology at which a map has areas
@@ -44,6 +45,10 @@ class Area:
             column_size=float(east - west),
         )
 
+    def moved(self, east: float) -> Area:
+        """The same area further east, in map units."""
+        return replace(self, rings=tuple(ring + np.array([east, 0.0]) for ring in self.rings))
+
     def pixel_rings(self, grid: Grid) -> tuple[np.ndarray, ...]:
         """The rings as (x, y) in cells of a grid; (0, 0) is its north-west corner."""
         corner, size = (grid.west, grid.north), (grid.column_size, -grid.row_size)
@@ -61,6 +66,8 @@ def find_vector(full_name: str) -> str:
 
 def read_areas(full_name: str, grids: Sequence[Grid]) -> list[Area]:
     """All areas of a map whose box meets one of these grids, in the order of their numbers.
+
+    In degrees a box meets a grid too that lies a turn around the Earth away (see `turns`).
 
     Memory is that of their outlines, and while it is read that of the map's topology.
 
@@ -82,7 +89,10 @@ def read_areas(full_name: str, grids: Sequence[Grid]) -> list[Area]:
             count = libvector.Vect_get_num_areas(vector)
             for number in range(1, count + 1):
                 libvector.Vect_get_area_box(vector, number, ctypes.byref(box))
-                if ((corners < (box.E, box.N)) & (opposite > (box.W, box.S))).all(axis=1).any():
+                if any(
+                    ((corners < (box.E + turn, box.N)) & (opposite > (box.W + turn, box.S))).all(axis=1).any()
+                    for turn in turns()
+                ):
                     rings = _rings(vector, number, points)
                     if len(rings[0]) > 3:
                         found.append(Area(categories=_categories(vector, number, categories), rings=rings))
@@ -93,6 +103,11 @@ def read_areas(full_name: str, grids: Sequence[Grid]) -> list[Area]:
     if not count:
         _check_empty(full_name)
     return found
+
+
+def turns() -> tuple[float, ...]:
+    """What may be added to an easting without changing the place: 0, and in degrees a turn either way."""
+    return TURNS if is_latitude_longitude() else (0.0,)
 
 
 def read_columns(full_name: str) -> tuple[str, dict[str, dict[int, object]]]:

@@ -24,7 +24,7 @@ from ann.data.pixels.windows import Window, whole
 from ann.data.readers.class_column import AS_THEY_ARE, AttributeTable, ClassValues, class_names
 from ann.data.readers.labelled_image import labelled_image
 from ann.errors import DatasetError
-from ann.grass.areas import Area, find_vector, read_areas, read_columns
+from ann.grass.areas import Area, find_vector, read_areas, read_columns, turns
 from ann.grass.bands import Band, cells_inside, common_dtype, find_bands, read_cells
 from ann.grass.region import Grid, computational_region, ground_size
 from ann.grass.scenes import maps_of_scenes, split
@@ -139,7 +139,12 @@ def make_blocks(scenes: Sequence[tuple[Band, ...]], extent: Grid, training_areas
     name = find_vector(training_areas)
     blocks = []
     tree = shapely.STRtree(_boxes(grids))
-    for number, area in enumerate(read_areas(name, grids), start=1):
+    areas = [
+        (number, area.moved(turn) if turn else area)
+        for number, area in enumerate(read_areas(name, grids), start=1)
+        for turn in turns()
+    ]
+    for number, area in areas:
         for index in np.sort(tree.query(_boxes([area.extent])[0])):
             bands = scenes[index]
             part = grids[index].limited_to(area.extent) if area.categories else None
@@ -216,9 +221,12 @@ def place_objects(
         grid = block.grid
         frame = whole(grid.rows, grid.columns)
         labels = []
-        for index in np.sort(tree.query(_boxes([grid])[0])):
-            shape = Polygons.from_parts(tuple(area.pixel_rings(grid) for area in objects[index].areas))
-            labels.append(Label(shape=shape, class_id=objects[index].class_id, place=objects[index].place))
+        for turn in turns():
+            extent = replace(grid, west=grid.west - turn)
+            for index in np.sort(tree.query(_boxes([extent])[0])):
+                one = objects[index]
+                shape = Polygons.from_parts(tuple(area.pixel_rings(extent) for area in one.areas))
+                labels.append(Label(shape=shape, class_id=one.class_id, place=one.place))
         kept = sieve.keep(labels, frame, block.ground)
         images.append(_image(block, kept, class_count))
     return images, sieve.notes()
@@ -273,8 +281,9 @@ def _classes_of(
         if unnamed:
             raise DatasetError(
                 f"{len(unnamed)} object(s) of <{name}> have no class: categories {name_some(unnamed)}. "
-                "Fill the column (v.db.update), add rows that are missing (INSERT INTO with db.execute), or "
-                "delete the areas (v.edit tool=delete)"
+                "Fill the column (v.db.update), add rows that are missing (INSERT INTO with db.execute), "
+                f"give them a class with class_values=*:{classes[0]}, or delete the areas (v.edit "
+                "tool=delete)"
             )
     return named
 

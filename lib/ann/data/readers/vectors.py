@@ -215,7 +215,7 @@ def _read_classes(
         if len(unnamed):
             raise DatasetError(
                 f"{len(unnamed)} polygon(s) of {vector.path} have no class: fid {name_some(unnamed)}. Fill "
-                "the column or delete them."
+                f"the column, give them a class with class_values=*:{classes[0]}, or delete them."
             )
         for name in np.unique(names):
             labels.setdefault(str(name), []).append(vector.path)
