@@ -75,7 +75,7 @@ def test_one_image_under_several_names_and_stored_in_several_ways_is_one_scene(t
     write_scene(tmp_path, "copy", [], seed=3)
     write_raster(
         tmp_path / "wide" / "wide.tif",
-        noise(40, 60, seed=3).astype(np.uint16),
+        noise(40, 60, seed=3),
         transform=Affine.identity(),
         crs=None,
         compress="deflate",
