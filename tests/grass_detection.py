@@ -72,9 +72,10 @@ def main(request: dict) -> dict:
     from ann.grass.exchange import recover
     from ann.grass.outputs import check_outputs, name_outputs
     from ann.grass.region import computational_region
+    from ann.grass.sources import file_source, map_source
     from ann.grass.temporary import TemporaryMaps, remove_abandoned
     from maskrcnn.config import MaskRCNNConfig
-    from maskrcnn.grass.run import DetectionRun, OutputSettings, file_source, map_source
+    from maskrcnn.grass.run import DetectionRun, OutputSettings
 
     classes = tuple(request.get("classes", ("house", "tree")))
     config = MaskRCNNConfig(classes=classes, band_mean=(0.0,), band_scale=(1.0,), image_shape=(TILE, TILE))

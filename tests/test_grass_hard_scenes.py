@@ -217,7 +217,7 @@ SIZE = """
 import json, sys
 from maskrcnn.config import MaskRCNNConfig
 from ann.grass.region import Grid
-from maskrcnn.grass.run import Source, pixel_size_warning
+from ann.grass.sources import Source, pixel_size_warning
 config = MaskRCNNConfig(classes=("house",), pixel_size=0.5)
 for height, width, north, resolution in json.loads(sys.argv[1]):
     grid = Grid(north=north, west=15.0, rows=10, columns=10, row_size=height, column_size=width)
@@ -267,7 +267,7 @@ import json, sys
 from maskrcnn.config import MaskRCNNConfig
 from ann.grass.bands import find_bands
 from ann.grass.region import computational_region
-from maskrcnn.grass.run import map_source, values_warning
+from ann.grass.sources import map_source, values_warning
 config = MaskRCNNConfig(classes=("house",), band_mean=(120.0,), band_scale=(50.0,))
 names, extent = sys.argv[1].split(","), computational_region()
 print(json.dumps(values_warning([map_source(find_bands([name]), extent) for name in names], config)))
@@ -330,7 +330,7 @@ def test_both_ends_of_a_map_without_its_middle_are_refused_with_what_to_do(circl
     code = """
 from ann.grass.bands import find_bands
 from ann.grass.region import computational_region
-from maskrcnn.grass.run import map_source
+from ann.grass.sources import map_source
 map_source(find_bands(["pacific"]), computational_region())
 """
     done = circle.python(code, check=False)
@@ -342,7 +342,7 @@ import json, sys
 from maskrcnn.config import MaskRCNNConfig
 from ann.errors import SceneError
 from ann.grass.files import find_images, find_sidecars
-from maskrcnn.grass.run import file_source
+from ann.grass.sources import file_source
 config = MaskRCNNConfig(classes=("house",), band_mean=(1.0,), band_scale=(1.0,))
 try:
     images = find_images(sys.argv[1], None)

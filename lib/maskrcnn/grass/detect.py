@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 import time
@@ -20,12 +19,18 @@ from ann.data.text import join_names, split_names
 from ann.errors import AnnError, ModelFileError, SceneError
 from ann.grass.database import connected_database
 from ann.grass.exchange import recover
-from ann.grass.files import find_images, find_sidecars
 from ann.grass.modules import module_failure
+from ann.grass.options import positive, use_threads
 from ann.grass.outputs import check_outputs, name_outputs
-from ann.grass.reader import READER, DamagedMapError
-from ann.grass.region import computational_region
-from ann.grass.scenes import maps_of_scenes, split
+from ann.grass.progress import ProgressDisplay
+from ann.grass.scenes import split
+from ann.grass.sources import (
+    Source,
+    find_sources,
+    pixel_size_warning,
+    resampled_sources,
+    values_warning,
+)
 from ann.grass.temporary import TemporaryMaps, remove_abandoned
 from ann.grass.vector_output import table_columns
 from ann.inference.pipeline import DetectionSettings, Workers
@@ -35,17 +40,7 @@ from maskrcnn.config import SIZE_MULTIPLE, MaskRCNNConfig
 from maskrcnn.detector import detection_workers, load_detectors
 from maskrcnn.foreign import open_model, parse_settings
 from maskrcnn.foreign.converting import is_imported, write_model
-from maskrcnn.grass.run import (
-    DetectionRun,
-    OutputSettings,
-    SceneResult,
-    Source,
-    check_resolution,
-    file_source,
-    map_source,
-    pixel_size_warning,
-    values_warning,
-)
+from maskrcnn.grass.run import DetectionRun, OutputSettings, SceneResult
 from maskrcnn.model_file import read_model
 
 
@@ -200,7 +195,7 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
         model=model,
         config=config,
         sources=tuple(sources),
-        unusable=tuple(unusable),
+        unusable=tuple(SceneResult(name=one.name, error=one.error) for one in unusable),
         settings=DetectionSettings.for_model(
             config,
             overlap=overlap,
@@ -243,80 +238,6 @@ def name_classes(model: ModelFile, classes: Sequence[str]) -> MaskRCNNConfig:
     return replace(config, classes=tuple(classes))
 
 
-def find_sources(
-    options: Mapping[str, str], flags: Mapping[str, bool], config: MaskRCNNConfig
-) -> tuple[list[Source], list[SceneResult]]:
-    """All scenes, and those that are damaged. Maps must all exist and fit."""
-    if options["images_directory"]:
-        return find_files(options["images_directory"], options["images_format"], flags["e"], config)
-    scenes = maps_of_scenes(options)
-    given = f"The group <{options['group']}> has" if options["group"] else "band1, band2, band3 give"
-    if len(scenes[0]) != config.bands:
-        raise SceneError(
-            f"{given} {len(scenes[0])} bands, the model was trained on {config.bands}. "
-            "Give the same bands in the same order as for training; group= takes any number"
-        )
-    extent = computational_region()
-    sources, unusable = [], []
-    for maps in scenes:
-        try:
-            sources.append(map_source(READER.find_bands(maps), extent))
-        except DamagedMapError as error:
-            unusable.append(SceneResult(name=maps[0], error=str(error)))
-            gs.warning(f"Scene {maps[0]} can't be used: {error}")
-    if not sources:
-        raise SceneError(f"None of {len(scenes)} scenes can be used. {unusable[0].error}")
-    return sources, unusable
-
-
-def find_files(
-    directory: str, image_format: str, sidecars: bool, config: MaskRCNNConfig
-) -> tuple[list[Source], list[SceneResult]]:
-    """Usable images of a directory as scenes, and what is wrong with the others."""
-    images = find_images(directory, image_format)
-    beside = find_sidecars(images) if sidecars else {}
-    sources, unusable = [], []
-    for path in images:
-        try:
-            sources.append(file_source(str(path), config, beside.get(path)))
-        except SceneError as error:
-            unusable.append(SceneResult(name=path.name, error=str(error)))
-            gs.warning(f"Scene {path.name} can't be used: {error}")
-    if not sources:
-        raise SceneError(f"None of {len(images)} images in <{directory}> can be used. {unusable[0].error}")
-    return sources, unusable
-
-
-def resampled_sources(
-    sources: Sequence[Source], unusable: list[SceneResult], resolution: float
-) -> list[Source]:
-    """Those that can be seen with such pixels; the others are added to `unusable`."""
-    usable = []
-    for source in sources:
-        try:
-            check_resolution(source, resolution)
-            usable.append(source)
-        except SceneError as error:
-            unusable.append(SceneResult(name=source.name, error=str(error)))
-            gs.warning(f"Scene {source.name} can't be used: {error}")
-    if not usable:
-        raise SceneError(unusable[-1].error)
-    return usable
-
-
-def use_threads(count: int) -> None:
-    """Limit the threads of the backends, before they are imported; 0 leaves it to them (all cores)."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if count:
-        for name in (
-            "OMP_NUM_THREADS",
-            "TF_NUM_INTRAOP_THREADS",
-            "TF_NUM_INTEROP_THREADS",
-            "OPENBLAS_NUM_THREADS",
-        ):
-            os.environ[name] = str(count)
-
-
 def tile_shape(text: str, config: MaskRCNNConfig) -> tuple[int, int]:
     """The tile size asked for, or the model's own."""
     if not text:
@@ -329,40 +250,6 @@ def tile_shape(text: str, config: MaskRCNNConfig) -> tuple[int, int]:
             f"Try {lower} or {lower + SIZE_MULTIPLE}"
         )
     return side, side
-
-
-def positive(text: str, option: str) -> float | None:
-    """An optional number above 0."""
-    if not text:
-        return None
-    value = float(text)
-    if not (math.isfinite(value) and value > 0):
-        raise AnnError(f"Expected {option} above 0, received {text}")
-    return value
-
-
-class ProgressDisplay:
-    """gs.percent over all tiles of all scenes, and how long it will take."""
-
-    def __init__(self, scene_count: int):
-        self._scene_count = scene_count
-        self._number = 0
-        self._percent = -1
-
-    def begin(self, number: int, source: Source) -> None:
-        self._number = number
-        size = f"{source.grid.rows} x {source.grid.columns} cells"
-        gs.message(f"Detecting in {source.name} ({number + 1} of {self._scene_count}, {size})...")
-
-    def report(self, progress) -> None:
-        part = progress.tiles_done / max(progress.tiles_total, 1)
-        percent = int(100 * (self._number + part) / self._scene_count)
-        if percent != self._percent:
-            self._percent = percent
-            gs.percent(percent, 100, 1)
-
-    def end(self) -> None:
-        gs.percent(100, 100, 1)
 
 
 def describe(request: Request) -> str:

@@ -14,7 +14,7 @@ from maskrcnn.instances.seams import MergedInstance, PixelGrid, SharedInstance
 from maskrcnn.instances.shapes import Shape, move
 
 if TYPE_CHECKING:
-    from maskrcnn.grass.run import Source
+    from ann.grass.sources import Source
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,20 +7,17 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import grass.script as gs
-import numpy as np
 from grass.exceptions import CalledModuleError
 
 from ann.cluster.detection import ClusterWorkers
 from ann.cluster.tile_worker import SceneFile
 from ann.errors import AnnError, SceneError
-from ann.grass.bands import Band, cells_inside
 from ann.grass.database import Database, connected_database
 from ann.grass.exchange import FinishedMap, exchange
-from ann.grass.files import external_transform, file_grid
 from ann.grass.modules import interruptions_held, module_failure
 from ann.grass.outputs import OutputNames
 from ann.grass.raster_output import (
@@ -32,8 +29,12 @@ from ann.grass.raster_output import (
     write_lookup,
     write_merged,
 )
-from ann.grass.reader import READER
-from ann.grass.region import Grid, cell_area, ground_size, map_units, use_grid
+from ann.grass.region import cell_area
+from ann.grass.sources import (
+    Source,
+    grid_to_work_in,
+    open_source,
+)
 from ann.grass.temporary import TemporaryMaps
 from ann.grass.vector_output import (
     AreaMaps,
@@ -44,12 +45,7 @@ from ann.grass.vector_output import (
     measure_areas,
     table_columns,
 )
-from ann.inference.files import FileScene
 from ann.inference.pipeline import DetectionSettings, Progress, Workers, find_by_workers
-from ann.inference.resample import ResampledScene
-from ann.inference.scene import Scene
-from ann.inference.values import sample_values, unlike_training
-from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.grass.instances import InstanceTable
 from maskrcnn.grass.merged import FoundScene, NumberedScene, number_group
 from maskrcnn.instances.seams import (
@@ -61,20 +57,6 @@ from maskrcnn.instances.seams import (
     shared_boxes,
     shown_in,
 )
-
-PIXEL_SIZE_TOLERANCE = 1.5  # times larger or smaller than in training, before it is worth a warning
-SQUARENESS = 1e-3  # largest difference of the sides of a cell, relative to its height, that counts as none
-SCENES_SAMPLED = 20  # at most, so that looking at values stays a matter of seconds
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """A scene that is not open: bands of the project within an extent, or an image file with its grid."""
-
-    name: str
-    grid: Grid
-    bands: tuple[Band, ...] = ()
-    path: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,94 +91,6 @@ class OutputSettings:
     database: Database | None = None
 
 
-def map_source(bands: Sequence[Band], extent: Grid) -> Source:
-    """Bands as a scene, as far as they lie in `extent`; SceneError if they don't."""
-    return Source(name=str(bands[0]), grid=cells_inside(bands[0], extent), bands=tuple(bands))
-
-
-def file_source(path: str, config: MaskRCNNConfig, sidecars: Sequence[str] | None = None) -> Source:
-    """An image file as a scene; SceneError if it can't be used.
-
-    sidecars: paths of the files beside it that georeference it, in place of what it says itself.
-    """
-    with FileScene(path) as scene:
-        if scene.bands != config.bands:
-            raise SceneError(
-                f"Image {path} has {scene.bands} bands, the model was trained on {config.bands}. "
-                "Give images with the same bands in the same order as for training"
-            )
-        transform = scene.transform if sidecars is None else external_transform(path, sidecars)
-        return Source(name=os.path.basename(path), grid=file_grid(scene, transform), path=path)
-
-
-def pixel_size_warning(source: Source, config: MaskRCNNConfig, resolution: float | None) -> str | None:
-    """A warning if the cells are much larger or smaller than the pixels the model was trained on.
-
-    None also where the size of either on the ground is not known.
-    """
-    own = ground_size(source.grid)
-    if config.pixel_size is None or own is None:
-        return None
-    enlarged = 1.0 if resolution is None else resolution / source.grid.row_size
-    ratio = own * enlarged / config.pixel_size
-    if 1 / PIXEL_SIZE_TOLERANCE <= ratio <= PIXEL_SIZE_TOLERANCE:
-        return None
-    advice = "resample it to square cells of that size: r.resamp.interp, r.resamp.stats"
-    if is_square(source.grid):
-        wanted = source.grid.row_size * config.pixel_size / own
-        advice = f"try resolution={wanted:.6g} ({map_units()})"
-    return (
-        f"Cells of {source.name} are {own * enlarged:.3g} m large on the ground, the model was trained on "
-        f"{config.pixel_size:.3g} m. Objects look too {'small' if ratio > 1 else 'large'} to it; {advice}"
-    )
-
-
-def values_warning(sources: Sequence[Source], config: MaskRCNNConfig) -> str | None:
-    """A warning if scenes hold values far from those of training; from a sample of some scenes.
-
-    Scenes that can't be read are left to be reported when they are detected in.
-    """
-    chosen = sorted({round(place) for place in np.linspace(0, len(sources) - 1, SCENES_SAMPLED)})
-    strange: dict[str, str] = {}
-    for source in (sources[index] for index in chosen):
-        try:
-            with _open_own(source) as scene:
-                values = sample_values(scene)
-        except (AnnError, OSError):
-            continue
-        if found := unlike_training(values, config.band_mean, config.band_scale):
-            strange[source.name] = found
-    if not strange:
-        return None
-    first, *others = strange
-    more = f" (and of {len(others)} more of {len(chosen)} scenes looked at)" if others else ""
-    return (
-        f"Values of {first}{more} are far from those of training: {strange[first]}. Detections will be poor. "
-        "Scale the bands as they were for training (r.rescale, r.mapcalc), give them in the same order, or "
-        "use a model that was trained on such values; mark fill values as NULL (r.null)"
-    )
-
-
-def check_resolution(source: Source, resolution: float) -> None:
-    """SceneError if a scene can't be seen with pixels of that size, map units."""
-    grid = source.grid
-    if not is_square(grid):
-        raise SceneError(
-            f"Cells of {source.name} are not square ({grid.row_size:g} x {grid.column_size:g}), "
-            "which resolution= needs. Resample the maps first: r.resamp.interp, r.resamp.stats"
-        )
-    if not round(min(grid.rows, grid.columns) * grid.row_size / resolution):
-        raise SceneError(
-            f"With resolution={resolution:g} nothing is left of {source.name}, whose {grid.rows} x "
-            f"{grid.columns} cells are {grid.row_size:.6g} large. Both are in {map_units()}: give a finer one"
-        )
-
-
-def is_square(grid: Grid) -> bool:
-    """Whether cells are as wide as high in map units."""
-    return abs(grid.row_size - grid.column_size) <= SQUARENESS * grid.row_size
-
-
 class DetectionRun:
     """Detects in scenes one by one, keeps temporary results, and writes all maps at the end.
 
@@ -225,7 +119,7 @@ class DetectionRun:
         self.failures: dict[str, str] = {}  # why maps could not be written, by name
         self.written: dict[str, int | None] = {}
         self._results: dict[int, SceneResult] = {}
-        self._grids = [_grid_to_detect_in(source, outputs.resolution) for source in sources]
+        self._grids = [grid_to_work_in(source, outputs.resolution) for source in sources]
         self._beside = neighbours(self._grids)
         self._groups = {number: group for group in groups(self._beside) for number in group}
         self._found: dict[int, FoundScene] = {}
@@ -312,7 +206,7 @@ class DetectionRun:
         first = self._next_category if len(self._groups[number]) == 1 else 1
         beside = shared_boxes(self._grids[number], [self._grids[other] for other in self._beside[number]])
         instances = self._temporary.raster("instances") if self._kinds - {"point"} else None
-        with _open(source, self._outputs.resolution) as (scene, grid), ExitStack() as stack:
+        with open_source(source, self._outputs.resolution) as (scene, grid), ExitStack() as stack:
             writer = stack.enter_context(RasterWriter(instances, grid)) if instances else None
             workers = self._workers_for(source)
             for block in find_by_workers(scene, workers, self._settings, remember, beside):
@@ -466,26 +360,3 @@ class DetectionRun:
     def _drop_unless_asked_for(self, instances: str) -> None:
         if "raster" not in self._kinds:
             self._temporary.drop(instances)
-
-
-def _open_own(source: Source) -> AbstractContextManager[Scene]:
-    """The scene with its own pixels."""
-    if source.path is None:
-        return READER.scene(source.bands, source.grid, source.name)
-    return FileScene(source.path)
-
-
-def _grid_to_detect_in(source: Source, resolution: float | None) -> Grid:
-    return source.grid if resolution is None else source.grid.resampled(resolution / source.grid.row_size)
-
-
-@contextmanager
-def _open(source: Source, resolution: float | None) -> Iterator[tuple[Scene, Grid]]:
-    """The scene and the grid of its pixels, which becomes the window of the process for writing."""
-    with _open_own(source) as scene:
-        grid = _grid_to_detect_in(source, resolution)
-        if resolution is not None:
-            check_resolution(source, resolution)
-            scene = ResampledScene(scene, resolution / source.grid.row_size)
-        use_grid(grid)
-        yield scene, grid
