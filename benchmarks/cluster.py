@@ -203,12 +203,12 @@ def make_model(path: Path, bands: int, classes: list[str]) -> None:
 
 def detect(arguments, folder: Path, cluster, measure) -> None:
     """Detect in all scenes: here, on two nodes that read the files, and with pixels that are sent to them."""
-    from ann.cluster.detection import Network, start_workers
     from ann.cluster.tile_worker import SceneFile
+    from ann.cluster.tiles import Network, start_workers
     from ann.inference.files import FileScene
-    from ann.inference.pipeline import DetectionSettings, detect_scene, find_by_workers
     from ann.inference.tiles import cut_tiles
     from maskrcnn.detector import load_detectors
+    from maskrcnn.instances.pipeline import DetectionSettings, detect_scene, find_by_workers
     from maskrcnn.model_file import read_model
 
     paths = sorted(

@@ -189,10 +189,10 @@ def detect(run: Run) -> dict:
 
     from ann.data.samples.scaling import scale_pixels
     from ann.devices.available import list_devices
-    from ann.inference.pipeline import DetectionSettings, find_by_workers
     from ann.inference.scene import ArrayScene
     from drawing import draw_scene
     from maskrcnn.detector import detection_workers, load_detectors
+    from maskrcnn.instances.pipeline import DetectionSettings, find_by_workers
     from maskrcnn.model_file import read_model
 
     model = read_model(Path(run.folder, "model.h5"))

@@ -19,9 +19,9 @@ import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.patches import Rectangle  # noqa: E402
 
 from ann.data.outlines.masks import crop_mask  # noqa: E402
-from ann.inference.pipeline import DetectionSettings, find_in_scene  # noqa: E402
 from ann.inference.scene import ArrayScene  # noqa: E402
 from maskrcnn.instances.instances import Instance  # noqa: E402
+from maskrcnn.instances.pipeline import DetectionSettings, find_in_scene  # noqa: E402
 
 HEIGHT, WIDTH, SIDE, OVERLAP = 64, 104, 64, 24
 COLOURS = ("#2a78b8", "#d9822b")  # what the left and the right tile saw

@@ -9,9 +9,10 @@ import numpy as np
 from scipy import ndimage
 
 from ann.data.outlines.masks import CroppedMask, crop_mask
-from ann.inference.pipeline import Block, DetectionSettings, TileBatch, find_in_scene
 from ann.inference.scene import ArrayScene
+from ann.inference.tile_rows import TileBatch
 from maskrcnn.instances.instances import Instance
+from maskrcnn.instances.pipeline import Block, DetectionSettings, find_in_scene
 
 
 def separate_parts(labels: np.ndarray) -> np.ndarray:

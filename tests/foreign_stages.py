@@ -15,12 +15,13 @@ import numpy as np
 from keras import ops
 
 from ann.inference.compilation import compile_function
-from ann.inference.pipeline import DetectionSettings, TileBatch, in_tile, network_input
+from ann.inference.tile_rows import TileBatch
 from ann.inference.tiles import Tile
 from ann.weights import load_weights
 from foreign_weights import detectron2_weights, torchvision_weights, write_safetensors
 from maskrcnn.foreign import open_model
 from maskrcnn.instances.instances import paste_mask
+from maskrcnn.instances.pipeline import DetectionSettings, in_tile, network_input
 from maskrcnn.network.bin_pooling import align, align_on_cpu, level_limits
 from maskrcnn.network.inference import Detector, compiled_parts
 from maskrcnn.network.layout import legacy_layout

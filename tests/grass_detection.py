@@ -17,7 +17,8 @@ from types import SimpleNamespace
 import numpy as np
 from scipy import ndimage
 
-from ann.inference.pipeline import DetectionSettings, Here, network_finder
+from ann.inference.tile_rows import Here
+from maskrcnn.instances.pipeline import DetectionSettings, network_finder
 
 TILE = 64
 

@@ -12,19 +12,20 @@ import numpy as np
 import pytest
 
 from ann.cluster.connection import Cluster, Node, check_nodes, connect
-from ann.cluster.detection import Network, Seat, plan_seats, start_workers
 from ann.cluster.prepare import write_dataset
 from ann.cluster.tile_worker import SceneFile
+from ann.cluster.tiles import Network, Seat, plan_seats, start_workers
 from ann.cluster.training import Team, plan_team
 from ann.data.readers.directories import read_directories
 from ann.data.readers.formats import open_dataset
 from ann.errors import ClusterError, DatasetError, SceneError
 from ann.inference.files import FileScene
-from ann.inference.pipeline import DetectionSettings, detect_scene, find_by_workers
 from ann.inference.resample import ResampledScene
 from ann.inference.scene import ArrayScene
 from drawing import CLASSES, draw_scene, write_geotiff, write_training_directory
 from drawn_scenes import join_blocks
+from maskrcnn.cluster import DetectionWork
+from maskrcnn.instances.pipeline import DetectionSettings, detect_scene, find_by_workers
 from maskrcnn.model_file import read_model
 from ray_nodes import RAY_NODE
 
@@ -153,7 +154,7 @@ def network(tiny_model):
     """A small network of random weights, every detection of which counts."""
     model = read_model(tiny_model)
     settings = DetectionSettings.for_model(model.config, confidence=0.0, batch_size=2)
-    return Network(model=model, config=model.config, settings=settings)
+    return Network(model=model, work=DetectionWork(config=model.config, settings=settings))
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from scipy import ndimage
 
 from ann.data.outlines.masks import crop_mask, paste
 from ann.errors import SceneError
-from ann.inference.pipeline import DetectionSettings, detect_scene, find_by_workers, find_in_scene
 from ann.inference.scene import ArrayScene
 from drawn_scenes import (
     in_reading_order,
@@ -29,6 +28,7 @@ from drawn_scenes import (
 )
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.instances.instances import Instance, box_mask
+from maskrcnn.instances.pipeline import DetectionSettings, detect_scene, find_by_workers, find_in_scene
 
 BOUNDED = hypothesis_settings(
     max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck)

@@ -12,11 +12,13 @@ import pytest
 from keras import ops
 
 from ann.cluster.tile_worker import TileWorker
-from ann.inference.pipeline import DetectionSettings, TileBatch
+from ann.inference.tile_rows import TileBatch
 from ann.inference.tiles import Tile
 from ann.weights import read_model, save_model
 from grass_session import create_mapset, open_session
+from maskrcnn.cluster import DetectionWork
 from maskrcnn.config import MaskRCNNConfig
+from maskrcnn.instances.pipeline import DetectionSettings
 from maskrcnn.network.inference import MASK_CHUNK, Detector, compiled_parts
 from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.model import build_network
@@ -205,8 +207,8 @@ def test_a_worker_of_a_cluster_chooses_the_class_as_the_model_says(doubtful, bac
     save_model(tmp_path / "model.h5", legacy_layout(network), network.config)
     model = read_model(tmp_path / "model.h5")
     settings = DetectionSettings.for_model(model.config, confidence=0.3)
-    worker = TileWorker(settings, 0)
-    worker.load(model.path.read_bytes(), model.config, keras_only=False)
+    worker = TileWorker(DetectionWork(config=model.config, settings=settings), 0)
+    worker.load(model.path.read_bytes())
     noise = np.random.default_rng(1).normal(128, 40, (*SHAPE, 3)).clip(0, 255).astype(np.uint8)
     tile = Tile(row=0, column=0, height=SHAPE[0], width=SHAPE[1])
     batch = TileBatch(tiles=(tile,), pixels=(noise,), valid=(np.ones(SHAPE, bool),))

@@ -10,10 +10,10 @@ from rasterio.transform import from_origin
 
 from ann.errors import SceneError
 from ann.inference.files import FileScene
-from ann.inference.pipeline import find_in_scene
 from ann.inference.resample import ResampledScene
 from ann.inference.scene import ArrayScene
 from drawn_scenes import join_blocks, perfect_finder, settings
+from maskrcnn.instances.pipeline import find_in_scene
 
 
 def write(path, pixels, alpha=None, **profile):

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-from ann.inference.pipeline import Here, find_by_workers
 from ann.inference.scene import ArrayScene
+from ann.inference.tile_rows import Here
 from drawn_scenes import in_reading_order, perfect_finder, settings
+from maskrcnn.instances.pipeline import find_by_workers
 from maskrcnn.instances.seams import (
     SharedInstance,
     finest_grid,

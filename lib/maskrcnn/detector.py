@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ann.inference.pipeline import DetectionSettings, Here, Workers, network_finder
+from ann.inference.tile_rows import Here, Workers
 from ann.inference.workers import ThreadWorkers
 from ann.weights import ModelFile, load_weights
 from maskrcnn.config import MaskRCNNConfig
+from maskrcnn.instances.pipeline import DetectionSettings, network_finder
 
 
 def load_detectors(

@@ -14,15 +14,13 @@ from grass.pygrass.raster import RasterRow
 from grass.pygrass.raster.buffer import Buffer
 
 from ann.grass.bands import CELL_NULL
+from ann.grass.instances import InstanceTable
 from ann.grass.region import LIBRARY_LOCK, Grid, grid_environment, use_grid
 from ann.grass.temporary import TemporaryMaps
-from maskrcnn.grass.instances import InstanceTable
-from maskrcnn.instances.shapes import Shape, draw
 
 # GRASS reads labels in quadratic time, and most modules read them: r.info takes 5 s with 20,000, 31 s with
 # 50,000.
 LABEL_LIMIT = 10_000
-ROWS_AT_ONCE = 256
 
 
 class RasterWriter:
@@ -81,47 +79,12 @@ def write_lookup(source: str, target: str, grid: Grid, by_category: np.ndarray) 
     is_class = by_category.dtype.kind == "i"
     null = CELL_NULL if is_class else np.nan
     with RasterWriter(target, grid, dtype=np.int32 if is_class else np.float32) as writer:
-        for cells in _read_rows(source, grid):
+        for cells in read_rows(source, grid):
             present = cells != CELL_NULL
             writer.write(np.where(present, by_category[np.where(present, cells, 0)], null)[np.newaxis])
 
 
-def write_merged(
-    target: str,
-    grid: Grid,
-    objects: Sequence[tuple[int, Shape]],
-    source: str | None = None,
-    by_category: np.ndarray | None = None,
-) -> None:
-    """Write `target` with objects that several scenes were merged to: (category, pixels of the grid).
-
-    source, by_category: the other objects, of the instance map `source`, under the categories that they get,
-    (categories + 1,) int32, 0: left out. No map may be open. Memory is that of the shapes.
-    """
-    use_grid(grid)
-    coming = sorted(objects, key=lambda one: one[1].box[0], reverse=True)
-    standing: list[tuple[int, Shape]] = []
-    with RasterWriter(target, grid) as writer:
-        rows = _read_rows(source, grid) if source is not None else None
-        for start in range(0, grid.rows, ROWS_AT_ONCE):
-            end = min(start + ROWS_AT_ONCE, grid.rows)
-            values = np.zeros((end - start, grid.columns), np.int32)
-            if rows is not None and by_category is not None:
-                cells = np.stack([next(rows) for _ in range(start, end)])
-                values = by_category[np.where(cells == CELL_NULL, 0, cells)]
-            while coming and coming[-1][1].box[0] < end:
-                standing.append(coming.pop())
-            standing = [one for one in standing if one[1].box[2] > start]
-            box = (start, 0, end, grid.columns)
-            for category, shape in standing:
-                for piece in shape.touching(box):
-                    draw(values, box, piece, category)
-            writer.write(np.where(values > 0, values, CELL_NULL))
-        if rows is not None:
-            rows.close()
-
-
-def _read_rows(name: str, grid: Grid) -> Iterator[np.ndarray]:
+def read_rows(name: str, grid: Grid) -> Iterator[np.ndarray]:
     """The rows of a map of integers in the window of the process, unmasked: the mask was applied before."""
     instances = RasterRow(name, gs.gisenv()["MAPSET"])
     with LIBRARY_LOCK:

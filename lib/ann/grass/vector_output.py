@@ -12,10 +12,10 @@ import numpy as np
 
 from ann.grass.database import Database, quoted
 from ann.grass.exchange import FinishedMap
+from ann.grass.instances import InstanceTable
 from ann.grass.mask import ScratchMapset, mask_is_set, scratch_mapset
 from ann.grass.region import Grid, grid_environment, metres_per_map_unit
 from ann.grass.temporary import TemporaryMaps
-from maskrcnn.grass.instances import InstanceTable
 
 COLUMNS = (
     ("cat", "INTEGER"),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from ann.inference.pipeline import Finder, TileBatch
+from ann.inference.tile_rows import TileBatch
 
 
 class ThreadWorkers:
@@ -17,9 +17,9 @@ class ThreadWorkers:
 
     reads_scene = False
 
-    def __init__(self, finders: Sequence[Finder]):
+    def __init__(self, finders: Sequence[Callable]):
         self.in_flight = 2 * len(finders)
-        self._free: queue.SimpleQueue[Finder] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[Callable] = queue.SimpleQueue()
         for finder in finders:
             self._free.put(finder)
         self._pool = ThreadPoolExecutor(len(finders), thread_name_prefix="detection")

@@ -14,7 +14,7 @@ import grass.script as gs
 from grass.exceptions import CalledModuleError
 
 from ann.cluster.connection import connect
-from ann.cluster.detection import ClusterWorkers, Network, start_workers
+from ann.cluster.tiles import ClusterWorkers, Network, start_workers
 from ann.data.text import join_names, split_names
 from ann.errors import AnnError, ModelFileError, SceneError
 from ann.grass.database import connected_database
@@ -33,14 +33,16 @@ from ann.grass.sources import (
 )
 from ann.grass.temporary import TemporaryMaps, remove_abandoned
 from ann.grass.vector_output import table_columns
-from ann.inference.pipeline import DetectionSettings, Workers
+from ann.inference.tile_rows import Workers
 from ann.weights import ModelFile
 from ann.weights.checkpoint import is_checkpoint
+from maskrcnn.cluster import DetectionWork
 from maskrcnn.config import SIZE_MULTIPLE, MaskRCNNConfig
 from maskrcnn.detector import detection_workers, load_detectors
 from maskrcnn.foreign import open_model, parse_settings
 from maskrcnn.foreign.converting import is_imported, write_model
 from maskrcnn.grass.run import DetectionRun, OutputSettings, SceneResult
+from maskrcnn.instances.pipeline import DetectionSettings
 from maskrcnn.model_file import read_model
 
 
@@ -153,9 +155,8 @@ def workers_of_cluster(request: Request, address: str, keras_only: bool) -> Iter
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             write_model(model, os.path.join(folder, "model.h5"))
             model = read_model(os.path.join(folder, "model.h5"))
-        network = Network(
-            model=model, config=request.config, settings=request.settings, keras_only=keras_only
-        )
+        work = DetectionWork(config=request.config, settings=request.settings, keras_only=keras_only)
+        network = Network(model=model, work=work)
         yield stack.enter_context(_cluster_workers(network, address))
 
 

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ann.grass.region import Grid, cell_area
-from maskrcnn.grass.instances import InstanceTable
+from ann.grass.bands import CELL_NULL
+from ann.grass.instances import InstanceTable
+from ann.grass.raster_output import RasterWriter, read_rows
+from ann.grass.region import Grid, cell_area, use_grid
 from maskrcnn.instances.seams import MergedInstance, PixelGrid, SharedInstance
-from maskrcnn.instances.shapes import Shape, move
+from maskrcnn.instances.shapes import Shape, draw, move
 
 if TYPE_CHECKING:
     from ann.grass.sources import Source
+
+ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -138,3 +142,38 @@ def _grid_around(pixels: PixelGrid, box: Sequence[int]) -> Grid:
         row_size=pixels.row_size,
         column_size=pixels.column_size,
     )
+
+
+def write_merged(
+    target: str,
+    grid: Grid,
+    objects: Sequence[tuple[int, Shape]],
+    source: str | None = None,
+    by_category: np.ndarray | None = None,
+) -> None:
+    """Write `target` with objects that several scenes were merged to: (category, pixels of the grid).
+
+    source, by_category: the other objects, of the instance map `source`, under the categories that they get,
+    (categories + 1,) int32, 0: left out. No map may be open. Memory is that of the shapes.
+    """
+    use_grid(grid)
+    coming = sorted(objects, key=lambda one: one[1].box[0], reverse=True)
+    standing: list[tuple[int, Shape]] = []
+    with RasterWriter(target, grid) as writer:
+        rows = read_rows(source, grid) if source is not None else None
+        for start in range(0, grid.rows, ROWS_AT_ONCE):
+            end = min(start + ROWS_AT_ONCE, grid.rows)
+            values = np.zeros((end - start, grid.columns), np.int32)
+            if rows is not None and by_category is not None:
+                cells = np.stack([next(rows) for _ in range(start, end)])
+                values = by_category[np.where(cells == CELL_NULL, 0, cells)]
+            while coming and coming[-1][1].box[0] < end:
+                standing.append(coming.pop())
+            standing = [one for one in standing if one[1].box[2] > start]
+            box = (start, 0, end, grid.columns)
+            for category, shape in standing:
+                for piece in shape.touching(box):
+                    draw(values, box, piece, category)
+            writer.write(np.where(values > 0, values, CELL_NULL))
+        if rows is not None:
+            rows.close()

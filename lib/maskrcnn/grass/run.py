@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 import grass.script as gs
 from grass.exceptions import CalledModuleError
 
-from ann.cluster.detection import ClusterWorkers
 from ann.cluster.tile_worker import SceneFile
+from ann.cluster.tiles import ClusterWorkers
 from ann.errors import AnnError, SceneError
 from ann.grass.database import Database, connected_database
 from ann.grass.exchange import FinishedMap, exchange
+from ann.grass.instances import InstanceTable
 from ann.grass.modules import interruptions_held, module_failure
 from ann.grass.outputs import OutputNames
 from ann.grass.raster_output import (
@@ -27,7 +28,6 @@ from ann.grass.raster_output import (
     finish_score_raster,
     instances_to_cells,
     write_lookup,
-    write_merged,
 )
 from ann.grass.region import cell_area
 from ann.grass.sources import (
@@ -45,9 +45,9 @@ from ann.grass.vector_output import (
     measure_areas,
     table_columns,
 )
-from ann.inference.pipeline import DetectionSettings, Progress, Workers, find_by_workers
-from maskrcnn.grass.instances import InstanceTable
-from maskrcnn.grass.merged import FoundScene, NumberedScene, number_group
+from ann.inference.tile_rows import Progress, Workers
+from maskrcnn.grass.merged import FoundScene, NumberedScene, number_group, write_merged
+from maskrcnn.instances.pipeline import DetectionSettings, find_by_workers
 from maskrcnn.instances.seams import (
     SharedInstance,
     finest_grid,

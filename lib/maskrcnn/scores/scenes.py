@@ -11,8 +11,8 @@ from ann.data.dataset import LabelledImage
 from ann.data.outlines.masks import CroppedMask, crop_mask
 from ann.data.samples.samples import SampleSettings
 from ann.inference.labelled_scene import LabelledScene
-from ann.inference.pipeline import DetectionSettings, FinishedInstance, detect_scene
 from maskrcnn.config import MaskRCNNConfig
+from maskrcnn.instances.pipeline import DetectionSettings, FinishedInstance, detect_scene
 from maskrcnn.scores.results import ImageResult, make_objects
 from maskrcnn.scores.windows import CONFIDENCE, Detector
 

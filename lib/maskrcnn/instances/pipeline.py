@@ -7,20 +7,24 @@ but for objects as high as that.
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
-from ann.data.samples.scaling import scale_pixels
-from ann.errors import SceneError
-from ann.inference.reading import read_strips
 from ann.inference.scene import Scene
+from ann.inference.tile_rows import (
+    Here,
+    NetworkInput,
+    ProgressCount,
+    Report,
+    TileBatch,
+    Workers,
+    check_bands,
+    tile_rows,
+)
+from ann.inference.tile_rows import network_input as plain_input
 from ann.inference.tiles import Tile, TileGrid, cut_tiles
 from maskrcnn.config import LEGACY, MaskRCNNConfig, Variant
 from maskrcnn.instances.framing import frame_shape, network_view
@@ -53,6 +57,16 @@ class DetectionSettings:
         if not 0 <= self.confidence <= 1:
             raise ValueError(f"Expected a confidence of 0 to 1, received {self.confidence}")
 
+    @property
+    def given(self) -> NetworkInput:
+        """What the network is given, whatever becomes of it."""
+        return NetworkInput(
+            tile_shape=self.tile_shape,
+            band_mean=self.band_mean,
+            band_scale=self.band_scale,
+            batch_size=self.batch_size,
+        )
+
     @classmethod
     def for_model(cls, config: MaskRCNNConfig, **changes) -> DetectionSettings:
         """The settings that suit a model: its tile size and scaling; `changes` override fields."""
@@ -64,19 +78,6 @@ class DetectionSettings:
             "overlap": min(config.image_shape) // 8,
         }
         return cls(**(values | changes))
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class TileBatch:
-    """Tiles to detect in; at most as many as the settings' batch size.
-
-    pixels: (h, w, C) of the scene's type, 0 without data; valid: (h, w) bool. Both are empty for workers that
-    read the scene themselves.
-    """
-
-    tiles: tuple[Tile, ...]
-    pixels: tuple[np.ndarray, ...]
-    valid: tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,39 +105,8 @@ class Block:
     instances: tuple[FinishedInstance, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far it is, and where the time went. Skipped tiles (without data) count as done.
-
-    seconds_reading: waited for the reader; seconds_writing: spent by the caller with the blocks.
-    """
-
-    tiles_total: int
-    tiles_done: int = 0
-    tiles_skipped: int = 0
-    instances: int = 0
-    seconds_reading: float = 0.0
-    seconds_network: float = 0.0
-    seconds_merging: float = 0.0
-    seconds_writing: float = 0.0
-
-
 Detector = Callable[[np.ndarray, np.ndarray], Sequence[TileDetections]]
 Finder = Callable[[TileBatch], Sequence[Sequence[Instance]]]
-Report = Callable[[Progress], None]
-
-
-class Workers(Protocol):
-    """Find the instances of several batches at a time, in other threads, processes or machines.
-
-    in_flight: batches that may be under way at once; reads_scene: they read the scene's pixels themselves.
-    """
-
-    in_flight: int
-    reads_scene: bool
-
-    def submit(self, batch: TileBatch) -> Future:
-        """Start on a batch. Its result: for each tile its instances in scene pixels, None without data."""
 
 
 def detect_scene(
@@ -195,16 +165,7 @@ def network_input(batch: TileBatch, settings: DetectionSettings) -> tuple[np.nda
     """
     if settings.variant.pixels:
         return _framed_input(batch, settings)
-    height, width = settings.tile_shape
-    images = np.zeros((settings.batch_size, height, width, len(settings.band_mean)), dtype=np.float32)
-    windows = np.tile(np.array([0, 0, height, width], dtype=np.float32), (settings.batch_size, 1))
-    for index, (tile, pixels) in enumerate(zip(batch.tiles, batch.pixels, strict=True)):
-        padding = ((0, height - tile.height), (0, width - tile.width), (0, 0))
-        if any(after for _, after in padding):
-            pixels = np.pad(pixels, padding)
-        images[index] = scale_pixels(pixels, settings.band_mean, settings.band_scale)
-        windows[index, 2:] = tile.height, tile.width
-    return images, windows
+    return plain_input(batch, settings.given)
 
 
 def _framed_input(batch: TileBatch, settings: DetectionSettings) -> tuple[np.ndarray, np.ndarray]:
@@ -247,146 +208,35 @@ def find_by_workers(
 
     An error of a worker is raised here; batches that were not begun are given up then.
     """
-    if scene.bands != len(settings.band_mean):
-        raise SceneError(
-            f"Scene {scene.name} has {scene.bands} bands, the model was trained on "
-            f"{len(settings.band_mean)}. Give the same bands in the same order as for training."
-        )
+    check_bands(scene, settings.given)
     grid = cut_tiles(scene.height, scene.width, settings.tile_shape, settings.overlap)
-    return _Run(scene, workers, settings, grid, report, shared).blocks()
+    return _blocks(scene, workers, settings, grid, ProgressCount(len(grid), report), shared)
 
 
-class Here:
-    """A finder as `Workers`: it does its work at once, in this thread."""
-
-    in_flight = 1
-    reads_scene = False
-
-    def __init__(self, finder: Finder):
-        self._finder = finder
-
-    def submit(self, batch: TileBatch) -> Future:
-        future: Future = Future()
-        future.set_result(self._finder(batch))
-        return future
-
-
-class _Run:
-    """One scene on its way through the pipeline."""
-
-    def __init__(
-        self, scene: Scene, workers: Workers, settings: DetectionSettings, grid: TileGrid, report, shared
-    ):
-        self._scene, self._workers, self._settings, self._grid = scene, workers, settings, grid
-        self._report = report
-        self._recogniser = Recogniser(grid)
-        self._overlaps = OverlapDecision(settings.minimum_area, shared)
-        self._rows = RowWriter(scene.width, settings.block_rows)
-        # to be sent: tile row, tile and, unless the workers read it, pixels and valid
-        self._pending: list[tuple[int, Tile, tuple[np.ndarray, ...]]] = []
-        self._under_way: deque[tuple[Future, list[tuple[int, Tile]]]] = deque()
-        self._found: list[list[tuple[Tile, Sequence[Instance]]]] = [[] for _ in grid.row_starts]
-        self._missing = [0] * len(grid.row_starts)  # tiles of each row that wait for the network
-        self._merged = 0  # rows of tiles
-        self._progress = Progress(tiles_total=len(grid))
-
-    def blocks(self) -> Iterator[Block]:
-        try:
-            for index in self._read_rows():
-                yield from self._merge(index + 1)
-            if self._pending:
-                self._detect()
-            while self._under_way:
-                self._collect()
-                yield from self._merge(len(self._missing))
-            yield from self._merge(len(self._missing))
-        finally:
-            for future, _ in self._under_way:
-                future.cancel()
-
-    def _read_rows(self) -> Iterator[int]:
-        """Send all tiles on their way, row by row; gives the number of each row that is read."""
-        if self._workers.reads_scene:
-            for index in range(len(self._missing)):
-                for tile in self._grid.row(index):
-                    self._add(index, tile)
-                yield index
-            return
-        for strip in read_strips(self._scene, self._grid):
-            self._advance(seconds_reading=strip.waited)
-            index = strip.index
-            for tile in self._grid.row(index):
-                pixels, valid = strip.cut(tile)
-                if valid.any():
-                    self._add(index, tile, pixels.copy(), valid.copy())
-                else:
-                    self._advance(tiles_done=1, tiles_skipped=1)
-            del pixels, valid, strip
-            yield index
-
-    def _add(self, row: int, tile: Tile, *pixels: np.ndarray) -> None:
-        self._pending.append((row, tile, pixels))
-        self._missing[row] += 1
-        if len(self._pending) == self._settings.batch_size:
-            self._detect()
-
-    def _detect(self) -> None:
-        """Send the pending tiles to the workers, and take the oldest results when enough is under way."""
+def _blocks(
+    scene: Scene,
+    workers: Workers,
+    settings: DetectionSettings,
+    grid: TileGrid,
+    progress: ProgressCount,
+    shared: Sequence[Sequence[int]],
+) -> Iterator[Block]:
+    """Merge the rows of tiles as they come, and hand out the rows of the scene that are final."""
+    recogniser = Recogniser(grid)
+    overlaps = OverlapDecision(settings.minimum_area, shared)
+    rows = RowWriter(scene.width, settings.block_rows)
+    for index, found in enumerate(tile_rows(scene, grid, workers, settings.batch_size, progress)):
         start = time.perf_counter()
-        pixels = [pixels for _, _, pixels in self._pending if pixels]
-        batch = TileBatch(
-            tiles=tuple(tile for _, tile, _ in self._pending),
-            pixels=tuple(one for one, _ in pixels),
-            valid=tuple(valid for _, valid in pixels),
-        )
-        places = [(row, tile) for row, tile, _ in self._pending]
-        self._pending = []
-        self._under_way.append((self._workers.submit(batch), places))
-        self._advance(seconds_network=time.perf_counter() - start)
-        while self._under_way and (
-            len(self._under_way) >= self._workers.in_flight or self._under_way[0][0].done()
-        ):
-            self._collect()
-
-    def _collect(self) -> None:
-        """Wait for the oldest batch under way."""
-        start = time.perf_counter()
-        future, places = self._under_way.popleft()
-        found = future.result()
-        if len(found) < len(places):
-            raise ValueError(f"Expected the instances of {len(places)} tiles, received {len(found)}")
-        skipped = 0
-        for (row, tile), instances in zip(places, found, strict=False):
-            skipped += instances is None
-            self._found[row].append((tile, instances or ()))
-            self._missing[row] -= 1
-        self._advance(
-            tiles_done=len(places), tiles_skipped=skipped, seconds_network=time.perf_counter() - start
-        )
-
-    def _merge(self, read_rows: int) -> Iterator[Block]:
-        """Merge the rows of tiles that are complete, of those read; hand out the rows that are final."""
-        while self._merged < read_rows and not self._missing[self._merged]:
+        settled = recogniser.add_row([(tile, instances or ()) for tile, instances in found])
+        open_sightings = recogniser.open_sightings
+        rows.add(overlaps.add(settled, open_sightings))
+        for block in rows.blocks(overlaps.final_rows(grid.next_start(index), open_sightings)):
+            progress.add(instances=len(block.instances), seconds_merging=time.perf_counter() - start)
             start = time.perf_counter()
-            found, self._found[self._merged] = self._found[self._merged], []
-            settled = self._recogniser.add_row(found)
-            open_sightings = self._recogniser.open_sightings
-            self._rows.add(self._overlaps.add(settled, open_sightings))
-            final = self._overlaps.final_rows(self._grid.next_start(self._merged), open_sightings)
-            self._merged += 1
-            for block in self._rows.blocks(final):
-                self._advance(instances=len(block.instances), seconds_merging=time.perf_counter() - start)
-                start = time.perf_counter()
-                yield block
-                self._advance(seconds_writing=time.perf_counter() - start)
-                start = time.perf_counter()
-            self._advance(seconds_merging=time.perf_counter() - start)
-
-    def _advance(self, **more: float) -> None:
-        changes = {name: getattr(self._progress, name) + value for name, value in more.items()}
-        self._progress = dataclasses.replace(self._progress, **changes)
-        if self._report is not None:
-            self._report(self._progress)
+            yield block
+            progress.add(seconds_writing=time.perf_counter() - start)
+            start = time.perf_counter()
+        progress.add(seconds_merging=time.perf_counter() - start)
 
 
 class RowWriter:

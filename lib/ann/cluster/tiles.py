@@ -1,4 +1,4 @@
-"""Detection on all nodes of a cluster: batches of tiles go to workers, instances come back.
+"""Tiles on all nodes of a cluster: batches of them go to workers, what was made of them comes back.
 
 Each worker is a process with the model loaded. One that dies costs its batches (two at most), which others
 do again, while a new one is started in its place. Nothing here runs in threads: results are fetched while the
@@ -10,17 +10,17 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from ann.cluster.connection import Cluster, Node, on_node
 from ann.cluster.tile_worker import SceneFile, TileWorker
 from ann.errors import AnnError, ClusterError
-from ann.inference.pipeline import DetectionSettings, TileBatch
+from ann.inference.tile_rows import TileBatch
 from ann.weights import ModelFile
-from maskrcnn.config import MaskRCNNConfig
 
 CPUS_PER_WORKER = 4  # threads of a network on a CPU: more of them are worth less than another worker
 RESERVED_CPUS = 0.5  # that Ray counts for a worker: it is the driver that shares the work out
@@ -32,14 +32,26 @@ START_SECONDS = 300  # without any worker ready, before it is given up: loading 
 Tell = Callable[[str], None]
 
 
+class TileWork(Protocol):
+    """What workers do with tiles; pickled and sent to them. One for each kind of network.
+
+    load: the path of a model file, threads of the network (0: as many as it likes) -> a function of a batch
+    that gives
+        for each tile what was made of it, small enough to travel, and what runs the network. Imports Keras.
+    unpack: what was made of a tile, as the pipeline wants it.
+    """
+
+    def load(self, path: Path, threads: int) -> tuple[Callable[[TileBatch], Sequence], str]: ...
+
+    def unpack(self, made: object) -> object: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Network:
-    """What the workers load. config: with the tile size to detect with."""
+    """What the workers load."""
 
     model: ModelFile
-    config: MaskRCNNConfig
-    settings: DetectionSettings
-    keras_only: bool = False
+    work: TileWork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +101,7 @@ class ClusterWorkers:
         import ray
 
         self._ray = ray
-        self._network, self._tell = network, tell
+        self.network, self._tell = network, tell
         self._queue: deque[_Batch] = deque()
         self._loading: dict[object, _Worker] = {}  # by reference of what `load` returns
         self._content = ray.put(Path(network.model.path).read_bytes())
@@ -152,15 +164,15 @@ class ClusterWorkers:
         self._send()
 
     def _start(self, seat: Seat, starts: int = 1) -> _Worker:
-        network = self._network
+        network = self.network
         actor = self._ray.remote(TileWorker).options(
             num_cpus=min(RESERVED_CPUS, seat.node.cpus),
             num_gpus=seat.gpus,
             max_restarts=0,
             scheduling_strategy=on_node(seat.node.id, soft=True),
         )
-        worker = _Worker(seat, actor.remote(network.settings, seat.threads), starts)
-        reference = worker.actor.load.remote(self._content, network.config, network.keras_only)
+        worker = _Worker(seat, actor.remote(network.work, seat.threads), starts)
+        reference = worker.actor.load.remote(self._content)
         self._loading[reference] = worker
         return worker
 
@@ -273,7 +285,8 @@ class _Pending(Future):
             self._workers.step(timeout)
         if self._batch.error is not None:
             raise self._batch.error
-        return [None if found is None else [one.unpack() for one in found] for found in self._batch.found]
+        unpack = self._workers.network.work.unpack
+        return [None if made is None else unpack(made) for made in self._batch.found]
 
 
 def _name(batch: _Batch) -> str:
