@@ -11,9 +11,13 @@ from keras import ops
 from ann.inference.cells import CellSettings, halo
 from ann.inference.compilation import compile_function, compile_model
 from ann.inference.field_of_view import reach
+from ann.inference.openvino import Part, gpu_in_use, openvino_version, part_compiler
 from ann.inference.tile_rows import NetworkInput
+from ann.weights import ModelFile, load_weights
+from ann.weights.layout import layer_groups
 from unet.config import UNetConfig
 from unet.network.losses import probabilities
+from unet.network.model import build_network
 
 SIDE = 1024  # pixels of tiles, where nothing else is asked for
 LARGEST_SHARE = 4  # of a tile's side, in halos, at least: less would leave too little of it
@@ -47,3 +51,34 @@ def probability_network(network: keras.Model) -> Callable[[np.ndarray], np.ndarr
     logits = compile_model(network)
     finish = compile_function(probabilities)
     return lambda images: ops.convert_to_numpy(finish(logits(images)))
+
+
+def fastest_network(
+    network: keras.Model, *, keras_only: bool = False, threads: int = 0
+) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
+    """As `probability_network`, on the fastest runtime there is, and what that is called.
+
+    That is OpenVINO where it is installed and Keras has no GPU, in float32, so that values don't depend on
+    where a tile lies.
+    """
+    backend = keras.backend.backend()
+    gpu = gpu_in_use()
+    if keras_only or gpu or openvino_version() is None:
+        return probability_network(network), f"Keras on {backend}, {'GPU' if gpu else 'CPU'}"
+    part = Part(network, part_compiler(threads=threads, precision="f32"))
+    finish = compile_function(probabilities)
+    return (
+        lambda images: ops.convert_to_numpy(finish(np.array(part(images)))),
+        f"OpenVINO {openvino_version()}, float32 (and Keras on {backend})",
+    )
+
+
+def load_network(model: ModelFile) -> keras.Model:
+    """The network with a file's weights.
+
+    Raises:
+        ModelFileError: the file lacks a part of the network.
+    """
+    network = build_network(model.config)
+    load_weights(layer_groups(network), model).require_complete(model)
+    return network

@@ -131,8 +131,15 @@ def finish_instance_raster(
     _describe(name, "Detected instances", source, environment)
 
 
-def finish_class_raster(name: str, classes: Sequence[str], *, grid: Grid, source: str) -> None:
-    """Labels, one colour per class, and the history of a map of class ids."""
+def finish_class_raster(
+    name: str,
+    classes: Sequence[str],
+    *,
+    grid: Grid,
+    source: str,
+    title: str = "Classes of detected instances",
+) -> None:
+    """Labels, one colour per class, and the history of a map of class ids; 0 is the background, if any."""
     environment = grid_environment(grid)
     labels = "".join(f"{class_id}\t{_label(class_name)}\n" for class_id, class_name in enumerate(classes, 1))
     gs.write_command(
@@ -143,16 +150,18 @@ def finish_class_raster(name: str, classes: Sequence[str], *, grid: Grid, source
         red, green, blue = (round(255 * part) for part in class_color(class_id, len(classes)))
         colors += f"{class_id} {red}:{green}:{blue}\n"
     gs.write_command("r.colors", map=name, rules="-", stdin=colors.encode(), env=environment)
-    _describe(name, "Classes of detected instances", source, environment)
+    _describe(name, title, source, environment)
 
 
-def finish_score_raster(name: str, *, grid: Grid, source: str) -> None:
+def finish_score_raster(
+    name: str, *, grid: Grid, source: str, title: str = "Scores of detected instances"
+) -> None:
     """Colours and the history of a map of scores."""
     environment = grid_environment(grid)
     gs.write_command(
         "r.colors", map=name, rules="-", stdin=b"0 68:1:84\n0.5 33:145:140\n1 253:231:37\n", env=environment
     )
-    _describe(name, "Scores of detected instances", source, environment)
+    _describe(name, title, source, environment)
 
 
 def class_color(class_id: int, class_count: int) -> tuple[float, float, float]:

@@ -212,6 +212,7 @@ def _whole_convolution(layer, value):
 TRANSLATORS = {
     layers.InputLayer: _pass,
     layers.Activation: _activation,
+    layers.Dropout: _pass,
     layers.ZeroPadding2D: _padding,
     layers.Conv2D: _convolution,
     layers.Conv2DTranspose: _transposed_convolution,

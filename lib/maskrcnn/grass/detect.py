@@ -17,8 +17,8 @@ from ann.cluster.connection import connect
 from ann.cluster.tiles import ClusterWorkers, Network, start_workers
 from ann.data.text import join_names, split_names
 from ann.errors import AnnError, ModelFileError, SceneError
+from ann.grass.clear_up import clear_up
 from ann.grass.database import connected_database
-from ann.grass.exchange import recover
 from ann.grass.modules import module_failure
 from ann.grass.options import positive, use_threads
 from ann.grass.outputs import check_outputs, name_outputs
@@ -31,7 +31,7 @@ from ann.grass.sources import (
     resampled_sources,
     values_warning,
 )
-from ann.grass.temporary import TemporaryMaps, remove_abandoned
+from ann.grass.temporary import TemporaryMaps
 from ann.grass.vector_output import table_columns
 from ann.inference.tile_rows import Workers
 from ann.weights import ModelFile
@@ -119,14 +119,6 @@ def detect_scenes(work: DetectionRun, sources: Sequence[Source]) -> list[SceneRe
         work.detect(number, source, progress.report)
     progress.end()
     return work.results
-
-
-def clear_up() -> None:
-    """Put right what runs left that were killed, before maps are looked for."""
-    for message in recover():
-        gs.message(message)
-    for name in remove_abandoned():
-        gs.verbose(f"Removed <{name}>, left behind by a process that was killed")
 
 
 @contextmanager

@@ -1,44 +1,12 @@
-"""The dense parts run by OpenVINO, which is faster on CPUs than Keras' backends; an optional extra.
-
-The layers are translated one by one (`openvino_layers`), so no backend has to trace the network: it is the
-same for all backends, takes a second instead of many, and writes nothing to disk.
-"""
+"""The dense parts run by OpenVINO, which is faster on CPUs than Keras' backends."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import keras
-import numpy as np
-from keras import ops
 
+from ann.inference.openvino import Part, default_precision, gpu_in_use, openvino_version, part_compiler
 from maskrcnn.network.inference import DenseParts, compiled_parts
 from maskrcnn.network.model import MaskRCNN
-
-
-def openvino_version() -> str | None:
-    """Version of the OpenVINO that is installed, None without one."""
-    try:
-        import openvino
-    except ImportError:
-        return None
-    return openvino.__version__.split("-")[0]
-
-
-def gpu_in_use() -> bool:
-    """Does Keras' backend run on a GPU (or another accelerator)?"""
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow
-
-        return bool(tensorflow.config.list_physical_devices("GPU"))
-    if backend == "jax":
-        import jax
-
-        return jax.default_backend() != "cpu"
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def openvino_parts(network: MaskRCNN, *, threads: int = 0, precision: str | None = None) -> DenseParts:
@@ -55,24 +23,13 @@ def openvino_parts(network: MaskRCNN, *, threads: int = 0, precision: str | None
         ImportError: OpenVINO is not installed.
         ValueError: the network has a layer that can't be translated.
     """
-    import openvino
-
-    from ann.inference.openvino_layers import translate, unknown_layers
+    from ann.inference.openvino_layers import unknown_layers
 
     models = (network.features, network.box_head, network.mask_head)
     if unknown := sorted(set().union(*map(unknown_layers, models))):
         raise ValueError(f"Expected layers that OpenVINO's translation knows, received {', '.join(unknown)}")
-    settings = {"PERFORMANCE_HINT": "LATENCY"}
-    if threads:
-        settings["INFERENCE_NUM_THREADS"] = threads
-    if precision is not None:
-        settings["INFERENCE_PRECISION_HINT"] = precision
-    core = openvino.Core()
-
-    def compile_part(model: keras.Model, shape: tuple[int, ...]):
-        return core.compile_model(translate(model, shape), "CPU", settings)
-
-    return DenseParts(*(_Part(model, compile_part) for model in models))
+    compile_part = part_compiler(threads=threads, precision=precision)
+    return DenseParts(*(Part(model, compile_part) for model in models))
 
 
 def choose_parts(network: MaskRCNN, *, keras_only: bool = False, threads: int = 0) -> tuple[DenseParts, str]:
@@ -86,34 +43,3 @@ def choose_parts(network: MaskRCNN, *, keras_only: bool = False, threads: int = 
         return compiled_parts(network), f"Keras on {backend}, {'GPU' if gpu else 'CPU'}"
     parts = openvino_parts(network, threads=threads)
     return parts, f"OpenVINO {openvino_version()}, {default_precision()} (and Keras on {backend})"
-
-
-def default_precision() -> str:
-    """What OpenVINO computes in on this processor if nothing is asked for: float32, bfloat16 or float16."""
-    import openvino
-    import openvino.opset13 as opset
-
-    # decided when a model is compiled: any will do
-    parameter = opset.parameter([1], np.float32)
-    model = openvino.Model([opset.result(opset.relu(parameter))], [parameter], "none")
-    compiled = openvino.Core().compile_model(model, "CPU")
-    kind = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-    return {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}.get(kind, kind)
-
-
-class _Part:
-    """A part of the network as a callable of arrays, compiled once for each shape."""
-
-    def __init__(self, model: keras.Model, compile_part: Callable):
-        self._model = model
-        self._compile = compile_part
-        self._requests = {}  # shape -> openvino.InferRequest
-
-    def __call__(self, inputs):
-        inputs = np.ascontiguousarray(ops.convert_to_numpy(inputs), np.float32)
-        if inputs.shape not in self._requests:
-            self._requests[inputs.shape] = self._compile(self._model, inputs.shape).create_infer_request()
-        request = self._requests[inputs.shape]
-        request.infer([inputs], share_inputs=True, share_outputs=True)
-        outputs = [tensor.data for tensor in request.output_tensors]
-        return outputs if len(outputs) > 1 else outputs[0]

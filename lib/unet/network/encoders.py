@@ -17,7 +17,7 @@ def convolution(x, filters: int, size: int, *, name: str, normalise: bool, trans
     """A convolution or, doubling height and width, a transposed one; normalised if asked for; then ReLU."""
     if transposed:
         x = layers.Conv2DTranspose(
-            filters, size, strides=2, padding="same", kernel_initializer="he_normal", name=name
+            filters, size, strides=2, padding="valid", kernel_initializer="he_normal", name=name
         )(x)
     else:
         x = layers.Conv2D(filters, size, padding="same", kernel_initializer="he_normal", name=name)(x)

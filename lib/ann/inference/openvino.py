@@ -1,0 +1,97 @@
+"""Networks run by OpenVINO, which is faster on CPUs than Keras' backends; an optional extra.
+
+The layers are translated one by one (`openvino_layers`), so no backend has to trace the network: it is the
+same for all backends, takes a second instead of many, and writes nothing to disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def openvino_version() -> str | None:
+    """Version of the OpenVINO that is installed, None without one."""
+    try:
+        import openvino
+    except ImportError:
+        return None
+    return openvino.__version__.split("-")[0]
+
+
+def gpu_in_use() -> bool:
+    """Does Keras' backend run on a GPU (or another accelerator)?"""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow
+
+        return bool(tensorflow.config.list_physical_devices("GPU"))
+    if backend == "jax":
+        import jax
+
+        return jax.default_backend() != "cpu"
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def default_precision() -> str:
+    """What OpenVINO computes in on this processor if nothing is asked for: float32, bfloat16 or float16."""
+    import openvino
+    import openvino.opset13 as opset
+
+    # decided when a model is compiled: any will do
+    parameter = opset.parameter([1], np.float32)
+    model = openvino.Model([opset.result(opset.relu(parameter))], [parameter], "none")
+    compiled = openvino.Core().compile_model(model, "CPU")
+    kind = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    return {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}.get(kind, kind)
+
+
+def part_compiler(*, threads: int = 0, precision: str | None = None) -> Callable:
+    """(functional model, shape of its input) -> openvino.CompiledModel on the CPU.
+
+    Args:
+        threads: how many to use; 0 uses all cores.
+        precision: "f32", "bf16" or "f16"; by default OpenVINO chooses: bfloat16 where the processor
+            computes in it, float32 elsewhere.
+
+    Raises:
+        ImportError: OpenVINO is not installed.
+    """
+    import openvino
+
+    from ann.inference.openvino_layers import translate
+
+    settings = {"PERFORMANCE_HINT": "LATENCY"}
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    if precision is not None:
+        settings["INFERENCE_PRECISION_HINT"] = precision
+    core = openvino.Core()
+
+    def compile_part(model: keras.Model, shape: tuple[int, ...]):
+        return core.compile_model(translate(model, shape), "CPU", settings)
+
+    return compile_part
+
+
+class Part:
+    """A part of the network as a callable of arrays, compiled once for each shape."""
+
+    def __init__(self, model: keras.Model, compile_part: Callable):
+        self._model = model
+        self._compile = compile_part
+        self._requests = {}  # shape -> openvino.InferRequest
+
+    def __call__(self, inputs):
+        inputs = np.ascontiguousarray(ops.convert_to_numpy(inputs), np.float32)
+        if inputs.shape not in self._requests:
+            self._requests[inputs.shape] = self._compile(self._model, inputs.shape).create_infer_request()
+        request = self._requests[inputs.shape]
+        request.infer([inputs], share_inputs=True, share_outputs=True)
+        outputs = [tensor.data for tensor in request.output_tensors]
+        return outputs if len(outputs) > 1 else outputs[0]
