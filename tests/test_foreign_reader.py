@@ -211,7 +211,7 @@ def test_an_imported_model_is_written_as_one_that_describes_itself(tmp_path, ten
     variant = model.config.variant
     assert (variant.epsilon, variant.shorter_side, variant.longer_side) == (0.0, 640, 1000)
     assert any("config.yaml" in note for note in model.notes) and any(
-        "(given)" in note for note in model.notes[1:]
+        "(config.yaml, given)" in note for note in model.notes[1:]
     )
     write_model(model, tmp_path / "a.h5")
     written = read_model(tmp_path / "a.h5")

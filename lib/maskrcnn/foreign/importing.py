@@ -182,7 +182,7 @@ def describe(
     notes: list[str] = []
 
     def say(what: str, value: object, *names: str, hint: str = "") -> None:
-        place = settings.place(names[0])
+        place = ", ".join(dict.fromkeys(settings.place(name) for name in names))
         notes.append(f"{what}: {value} ({place}{hint if place == 'assumed' else ''})")
 
     classes = class_names(path, network, settings)
@@ -222,6 +222,7 @@ def describe(
         "Images are resized to",
         f"a shorter side of {shorter} pixels, the longer one at most {longer}" if shorter else "nothing",
         "shorter_side",
+        "longer_side",
     )
     if not torchvision:
         changes |= {
