@@ -47,7 +47,8 @@ def table(measured: dict[str, list[dict]]) -> str:
         first = rows[0]
         cells = [f"{row['difference']:.1e}{'' if row['good'] else ' **too far**'}" for row in rows]
         lines.append(
-            f"| {first['case']} | {first['step']} | {' | '.join(cells)} | {first['tolerance']:g} | {first['unit']} |"
+            f"| {first['case']} | {first['step']} | {' | '.join(cells)} "
+            f"| {first['tolerance']:g} | {first['unit']} |"
         )
     return "\n".join(lines)
 
