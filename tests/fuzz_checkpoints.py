@@ -53,7 +53,8 @@ def damage(data: bytes, rng: np.random.Generator) -> bytes:
         elif kind == 1:
             result[place] = int(rng.choice([0, 1, 127, 128, 255, 0x52, 0x62, 0x63, 0x28, 0x2E]))
         elif kind == 2:
-            number = int(rng.choice([0, 1, 2**31 - 1, 2**31, 2**62, 2**63, 2**64 - 1])).to_bytes(8, "little")
+            numbers = (0, 1, 2**31 - 1, 2**31, 2**62, 2**63, 2**64 - 1)
+            number = numbers[rng.integers(len(numbers))].to_bytes(8, "little")
             result[place : place + 8] = number
         elif kind == 3:
             source, length = int(rng.integers(len(data))), int(rng.integers(1, 40))

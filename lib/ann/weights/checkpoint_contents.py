@@ -73,7 +73,10 @@ def contents(path: str) -> dict:
         start = file.read(16)
         file.seek(0)
         if start.startswith(b"PK"):
-            return zip_contents(file)
+            try:
+                return zip_contents(file)
+            except (zipfile.BadZipFile, NotImplementedError, OSError, UnicodeError, EOFError) as error:
+                raise Refused(f"it is a damaged ZIP archive ({str(error)[:100]})") from error
         if is_safetensors(start, file_size(file)):
             return safetensors_contents(file)
         return pickle_contents(file)
