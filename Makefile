@@ -5,15 +5,16 @@ ifdef MODULE_TOPDIR
 
 PGM = i.ann.maskrcnn
 
-SUBDIRS = lib i.ann.maskrcnn.train i.ann.maskrcnn.detect
+MODULES = i.ann.maskrcnn.train i.ann.maskrcnn.detect i.ann.unet.train i.ann.unet.predict
+SUBDIRS = lib $(MODULES)
 
 include $(MODULE_TOPDIR)/include/Make/Dir.make
 include manuals.mk
 
 default: parsubdirs htmldir
 
-# both modules print their manuals' headers by running, which needs the library
-i.ann.maskrcnn.train i.ann.maskrcnn.detect: lib
+# modules print their manuals' headers by running, which needs the library
+$(MODULES): lib
 
 install: installsubdirs
 	$(INSTALL_DATA) $(HTMLDIR)/$(PGM).html $(INST_DIR)/docs/html/

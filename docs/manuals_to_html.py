@@ -12,6 +12,8 @@ MANUALS = (
     ROOT / "i.ann.maskrcnn.md",
     ROOT / "i.ann.maskrcnn.train" / "i.ann.maskrcnn.train.md",
     ROOT / "i.ann.maskrcnn.detect" / "i.ann.maskrcnn.detect.md",
+    ROOT / "i.ann.unet.train" / "i.ann.unet.train.md",
+    ROOT / "i.ann.unet.predict" / "i.ann.unet.predict.md",
 )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from grass_session import REPOSITORY, open_session
 
-MODULES = ("i.ann.maskrcnn.detect", "i.ann.maskrcnn.train")
+MODULES = ("i.ann.maskrcnn.detect", "i.ann.maskrcnn.train", "i.ann.unet.train", "i.ann.unet.predict")
 
 
 @pytest.fixture
