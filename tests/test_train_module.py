@@ -229,3 +229,9 @@ def test_models_of_an_earlier_run_stay_unless_overwriting_is_allowed(session, im
     (tmp_path / "mask_rcnn_test_7.h5").write_text("precious")
     assert "--overwrite" in train(session, images, tmp_path, check=False)
     assert (tmp_path / "mask_rcnn_test_7.h5").read_text() == "precious"
+
+
+def test_the_list_of_images_that_another_run_left_out_stays(session, images, tmp_path):
+    (tmp_path / "unused.txt").write_text("precious\n")
+    assert "unused.txt lists other images" in fails(session, images, tmp_path, "-s")
+    assert (tmp_path / "unused.txt").read_text() == "precious\n"
