@@ -182,19 +182,22 @@ def test_no_detection_at_all_gives_empty_maps(scene):
 
 
 def test_scenes_side_by_side_share_one_map_per_class(scene, tmp_path):
-    # Both scenes have an object along the common border.
+    # An object goes on across the common border: it is one feature, and one category in both rasters.
     import_image(scene, tmp_path, "west", draw([(10, 100, 8, 20, 1)]), west=0.0)
     import_image(scene, tmp_path, "east", draw([(10, 0, 8, 20, 1), (50, 50, 8, 20, 3)]), west=COLUMNS * CELL)
     scene.run("g.region", "raster=west,east")
     result = detect(scene, [["west"], ["east"]], ["area", "raster"])
-    assert result["maps"]["house"] == 3
+    assert result["maps"]["house"] == 2
     rows = scene.rows("house")
-    assert [row["cat"] for row in rows] == ["1", "2", "3"]
-    assert [row["source"].split("@")[0] for row in rows] == ["west", "east", "east"]
+    assert [row["cat"] for row in rows] == ["1", "2"]
+    assert [row["source"].split("@")[0] for row in rows] == ["west", "east"]
+    assert [float(row["area"]) / CELL**2 for row in rows] == [2 * 8 * 20, 8 * 20]
     topology = scene.topology("house")
-    assert topology["areas"] == topology["centroids"] == 3
+    assert topology["areas"] == topology["centroids"] == 2
     assert {"instances_west", "instances_east"} <= set(result["maps"])
-    assert scene.values("r.info", "-r", "map=instances_east") == {"min": "2", "max": "3"}
+    assert scene.values("r.info", "-r", "map=instances_west") == {"min": "1", "max": "1"}
+    assert scene.values("r.info", "-r", "map=instances_east") == {"min": "1", "max": "2"}
+    assert sum(counts["1"] for counts in result["counts"]) == 2
 
 
 def test_an_object_that_two_overlapping_scenes_show_is_one_feature(scene, tmp_path):

@@ -107,8 +107,8 @@ def recognise(
     """Enter into the sightings what they are to each other; returns the pairs that show the same object.
 
     masks: theirs, as pieces that can be gone through again and again; pairs: (n, 2) indices of sightings that
-    are near each other, all of any two tiles in one call. Class does not matter: one object that two tiles
-    gave two classes is still one.
+    are near each other, all of any two tiles in one call. Class does not matter: one object that two
+    tiles gave two classes is still one.
     """
     same: list[tuple[Sighting, Sighting]] = []
     apart: list[_Pair] = []
