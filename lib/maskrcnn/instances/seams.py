@@ -15,17 +15,30 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Protocol
 
 import numpy as np
+from scipy import ndimage
 
 from ann.data.outlines.masks import CroppedMask, crop_mask
 from ann.data.pixels.windows import Window
 from maskrcnn.instances.merge import resolve
 from maskrcnn.instances.overlaps import OverlapDecision
 from maskrcnn.instances.pairs import touching_pairs
-from maskrcnn.instances.shapes import Box, Shape, common_box, draw, find, join, make_shape, unite
+from maskrcnn.instances.shapes import (
+    Box,
+    Shape,
+    common_box,
+    count_common,
+    count_inside,
+    draw,
+    find,
+    join,
+    make_shape,
+    unite,
+)
 from maskrcnn.instances.sightings import (
     APART_SHARE,
     BORDER_MARGIN,
@@ -154,13 +167,13 @@ def merge_scenes(
     """
     boxes = {number: grid.box(scene) for number, scene in scenes.items()}
     frames = _Frames(boxes)
-    order = sorted(found, key=lambda one: (boxes[one.scene], one.scene, one.id))
-    sightings, origins = [], []
-    for one in order:
+    origins = []
+    for one in sorted(found, key=lambda one: (boxes[one.scene], one.scene, one.id)):
         shape = resample(one.shape, own_grid(scenes[one.scene]), grid, boxes[one.scene])
         if shape is not None:
-            sightings.append(_make_sighting(one, shape, len(sightings), frames))
-            origins.append(one)
+            origins.append(replace(one, shape=shape))
+    origins = _with_parts_joined(origins, frames)
+    sightings = [_make_sighting(one, number, frames) for number, one in enumerate(origins)]
     _join_at_borders(sightings, frames)
     pairs = touching_pairs([one.mask.box for one in sightings], gap=OUTLINE_TOLERANCE)
     parents = list(range(len(sightings)))
@@ -298,7 +311,8 @@ def _strip(frame: Box, side: int, depth: int, along: Box) -> Box:
     return y1, x1, y2, x2
 
 
-def _make_sighting(one: SharedInstance, shape: Shape, number: int, frames: _Frames) -> Sighting:
+def _make_sighting(one: SharedInstance, number: int, frames: _Frames) -> Sighting:
+    shape = one.shape
     y1, x1, y2, x2 = frames.boxes[one.scene]
     whole = not frames.cut_sides(shape.box, one.scene)
     return Sighting(
@@ -313,6 +327,71 @@ def _make_sighting(one: SharedInstance, shape: Shape, number: int, frames: _Fram
         whole=whole,
         watchers=frozenset() if whole else frames.watchers(shape.box, one.scene),
     )
+
+
+def _with_parts_joined(found: list[SharedInstance], frames: _Frames) -> list[SharedInstance]:
+    """Make one of what a scene's border cuts into parts, where another scene shows that they hang together.
+
+    A scene can't tell by itself: both legs of a U whose lower side it does not show are objects to it. Parts
+    are cut ones, further apart than outlines differ (terraced houses are no parts), that lie for one half or
+    more in one object of another scene and together agree with it in more than half of the common ground.
+    """
+    while True:
+        cut = [bool(frames.cut_sides(one.shape.box, one.scene)) for one in found]
+        inside: dict[tuple[int, int], list[tuple[int, int, int]]] = defaultdict(list)
+        for first, second in touching_pairs(np.array([one.shape.box for one in found])).tolist():
+            if found[first].scene == found[second].scene or not (cut[first] or cut[second]):
+                continue
+            common = count_common(found[first].shape, found[second].shape)
+            for whole, part in ((first, second), (second, first)):
+                if common and cut[part]:
+                    zone = count_inside(found[part].shape, frames.boxes[found[whole].scene])
+                    if 2 * common >= zone:
+                        inside[whole, found[part].scene].append((part, common, zone))
+        parents = list(range(len(found)))
+        for (whole, scene), parts in inside.items():
+            if len(parts) < 2:
+                continue
+            common = sum(one[1] for one in parts)
+            zone = count_inside(found[whole].shape, frames.boxes[scene])
+            shapes = [found[part].shape for part, *_ in parts]
+            if common > SAME_OBJECT_IOU * (zone + sum(one[2] for one in parts) - common) and not any(
+                _are_near(one, two) for one, two in combinations(shapes, 2)
+            ):
+                for part, *_ in parts[1:]:
+                    join(parents, parts[0][0], part)
+        together: dict[int, list[SharedInstance]] = defaultdict(list)
+        for index, one in enumerate(found):
+            together[find(parents, index)].append(one)
+        if len(together) == len(found):
+            return found
+        found = [_united(parts) for parts in together.values()]
+
+
+def _united(parts: Sequence[SharedInstance]) -> SharedInstance:
+    if len(parts) == 1:
+        return parts[0]
+    best = min(parts, key=lambda one: (-one.score, one.shape.box))
+    return replace(best, shape=unite([piece for one in parts for piece in one.shape.pieces]))
+
+
+def _are_near(one: Shape, two: Shape) -> bool:
+    """Whether two shapes come as near to each other as two drawings of one outline differ."""
+    reach = OUTLINE_TOLERANCE
+    y1, x1, y2, x2 = one.box
+    common = common_box((y1 - reach, x1 - reach, y2 + reach, x2 + reach), two.box)
+    if common is None:
+        return False
+    y1, x1, y2, x2 = common
+    box = (y1 - reach, x1 - reach, y2 + reach, x2 + reach)
+    canvases = []
+    for shape in (one, two):
+        canvas = np.zeros((box[2] - box[0], box[3] - box[1]), dtype=bool)
+        for piece in shape.touching(box):
+            draw(canvas, box, piece, True)
+        canvases.append(canvas)
+    near = ndimage.maximum_filter(canvases[0], size=2 * reach + 1, mode="constant")
+    return bool((near & canvases[1]).any())
 
 
 def _join_at_borders(sightings: Sequence[Sighting], frames: _Frames) -> None:
