@@ -90,8 +90,13 @@ def test_four_devices_with_an_image_each_train_as_one_with_four(images, tmp_path
         {name: float(value) for name, value in row.items() if "loss" in name}
         for row in (log.read_rows(tmp_path / f"{run}.csv")[0] for run in runs)
     )
-    assert four == pytest.approx(one, rel=1e-4, abs=1e-6)
-    assert one["val_loss"] > 0
+    validation = {name for name in one if name.startswith("val_")}
+    for name in one.keys() - validation:
+        assert four[name] == pytest.approx(one[name], rel=1e-4, abs=1e-6), name
+    # after the last step weights differ by their rounding, and a proposal at a threshold may be another one
+    for name in validation:
+        assert four[name] == pytest.approx(one[name], rel=1e-2, abs=1e-6), name
+    assert four.keys() == one.keys() and one["val_loss"] > 0
     paths = [tmp_path / f"mask_rcnn_{name}_1.h5" for name in runs]
     assert_same_weights(*paths)
     assert len(list(tmp_path.glob("*.h5"))) == 6  # each run: its model, the best, the state
