@@ -109,13 +109,10 @@ def read_header(path: str | Path) -> ImageHeader:
 
 def _check_colours(source: rasterio.DatasetReader, path: str | Path) -> None:
     """Raise DatasetError where values aren't the brightness of what is shown, but stand for it."""
-    kinds = {colour.name for colour in source.colorinterp}
-    if "palette" in kinds:
+    if "palette" in {colour.name for colour in source.colorinterp}:
         raise DatasetError(
             f"Image {path} stores colours in a palette; convert it to bands, e.g. gdal_translate -expand rgb."
         )
-    if {"cyan", "magenta"} <= kinds:
-        raise DatasetError(f"Image {path} stores the colours of print (CMYK); convert it to RGB.")
     if source.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
         raise DatasetError(
             f"Image {path} stores white as 0 (photometric interpretation MINISWHITE), so it would be read as "
