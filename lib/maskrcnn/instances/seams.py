@@ -78,12 +78,18 @@ class PixelGrid:
     column_size: float
 
     def box(self, ground: Ground) -> Box:
-        """(y1, x1, y2, x2) of a scene, to whole pixels."""
-        top = round((self.north - ground.north) / self.row_size)
-        left = round((ground.west - self.west) / self.column_size)
-        bottom = round((self.north - ground.north + ground.rows * ground.row_size) / self.row_size)
-        right = round((ground.west - self.west + ground.columns * ground.column_size) / self.column_size)
+        """(y1, x1, y2, x2) of a scene: the pixels whose centres it holds, one a side at least."""
+        north, west = self.north - ground.north, ground.west - self.west
+        top = _first(north / self.row_size)
+        left = _first(west / self.column_size)
+        bottom = _first((north + ground.rows * ground.row_size) / self.row_size)
+        right = _first((west + ground.columns * ground.column_size) / self.column_size)
         return top, left, max(bottom, top + 1), max(right, left + 1)
+
+
+def _first(edge: float) -> int:
+    """The first pixel with its centre behind an edge, given in pixels; a centre on it lies before it."""
+    return math.floor(edge + 0.5 + TIE)
 
 
 def finest_grid(scenes: Sequence[Ground]) -> PixelGrid:
@@ -169,7 +175,7 @@ def merge_scenes(
     frames = _Frames(boxes)
     origins = []
     for one in sorted(found, key=lambda one: (boxes[one.scene], one.scene, one.id)):
-        shape = resample(one.shape, own_grid(scenes[one.scene]), grid, boxes[one.scene])
+        shape = into_group(one.shape, scenes[one.scene], grid)
         if shape is not None:
             origins.append(replace(one, shape=shape))
     origins = _with_parts_joined(origins, frames)
@@ -209,8 +215,7 @@ def shown_in(
     for one, two in touching_pairs(np.array(boxes)).tolist():
         if one < len(numbers) <= two:
             scene = scenes[numbers[one]]
-            frame = (0, 0, scene.rows, scene.columns)
-            part = resample(objects[two - len(numbers)].shape, grid, own_grid(scene), frame)
+            part = into_scene(objects[two - len(numbers)].shape, grid, scene)
             if part is not None:
                 found[numbers[one]].append((two - len(numbers), part))
     return found
@@ -223,15 +228,23 @@ def own_grid(scene: Ground) -> PixelGrid:
     )
 
 
-def resample(shape: Shape, own: PixelGrid, other: PixelGrid, frame: Box) -> Shape | None:
-    """A shape in pixels of another grid, as far as it lies in `frame` (y1, x1, y2, x2 there); None: nowhere.
+def into_group(shape: Shape, scene: Ground, grid: PixelGrid) -> Shape | None:
+    """A shape of a scene in the pixels of its group; None where it holds the centre of none.
 
-    Each pixel is what the one is that its centre lies in. Centres on a border belong to the upper or left
-    pixel of the finer grid and to the lower or right one of the coarser, so that going there and back
-    changes nothing.
+    Each pixel is what the one is that its centre lies in; a centre on a border lies in the upper or left one.
     """
-    finer = other.row_size * other.column_size <= own.row_size * own.column_size
-    tie = -TIE if finer else TIE
+    return _resample(shape, own_grid(scene), grid, grid.box(scene), -TIE)
+
+
+def into_scene(shape: Shape, grid: PixelGrid, scene: Ground) -> Shape | None:
+    """What a scene shows of a shape of its group; None: nothing. After `into_group` it gives the same shape.
+
+    A centre on a border lies in the lower or right pixel here.
+    """
+    return _resample(shape, grid, own_grid(scene), (0, 0, scene.rows, scene.columns), TIE)
+
+
+def _resample(shape: Shape, own: PixelGrid, other: PixelGrid, frame: Box, tie: float) -> Shape | None:
     rows = _Axis((own.north - other.north) / own.row_size, other.row_size / own.row_size, tie)
     columns = _Axis((other.west - own.west) / own.column_size, other.column_size / own.column_size, tie)
 
