@@ -212,6 +212,47 @@ def test_an_object_that_two_overlapping_scenes_show_is_one_feature(scene, tmp_pa
     assert topology["areas"] == topology["centroids"] == 3
 
 
+def test_scenes_that_disagree_on_an_object_have_it_once_in_all_maps_and_counts(scene, tmp_path):
+    # the first scene calls it a house (0.51), the second a tree (0.52); and one crosses the first one's edge
+    import_image(scene, tmp_path, "west", draw([(10, 90, 8, 20, 1), (60, 100, 12, 20, 3)]), west=0.0)
+    import_image(scene, tmp_path, "east", draw([(10, 10, 8, 20, 2), (60, 20, 12, 28, 3)]), west=80 * CELL)
+    scene.run("g.region", "raster=west,east")
+    result = detect(scene, [["west"], ["east"]], ["area", "point", "raster", "class"])
+    assert {name: result["maps"][name] for name in ("house", "tree", "house_points", "tree_points")} == {
+        **{"house": 1, "tree": 1, "house_points": 1, "tree_points": 1}
+    }
+    assert result["counts"] == [{"1": 0, "2": 0}, {"1": 1, "2": 1}]
+    (house,), (tree,) = scene.rows("house"), scene.rows("tree")
+    assert [float(row["area"]) / CELL**2 for row in (house, tree)] == [12 * 28, 8 * 20]
+    for name in ("house", "tree"):
+        assert scene.topology(name)["areas"] == scene.topology(name)["centroids"] == 1
+    for row in (house, tree):
+        assert overlay(scene, row["class"], "instances_east")[int(row["cat"]), int(row["cat"])]
+    # the first scene shows its part of each under the same categories
+    scene.run("g.region", "raster=west")
+    cells = {}
+    for line in scene.out("r.stats", "-cn", "input=instances_west,classes_west").splitlines():
+        category, class_id, count = map(int, line.split())
+        cells[category] = (class_id, count)
+    assert cells == {int(house["cat"]): (1, 12 * 20), int(tree["cat"]): (2, 8 * 20)}
+
+
+def test_image_files_of_other_pixel_sizes_show_an_object_once(session, tmp_path):
+    image = np.zeros((60, 60), np.uint8)
+    image[20:40, 30:44] = 1
+    write_image(tmp_path / "fine.tif", image)
+    coarse = np.zeros((30, 30), np.uint8)
+    coarse[10:20, 10:17] = 3
+    # its north-west corner lies 10 fine cells to the right of that of the fine one, half a cell up
+    write_image(tmp_path / "coarse.tif", coarse, west=10 * CELL, north=ROWS * CELL + 1.0, cell=2 * CELL)
+    session.run("g.region", "n=200", "s=0", "w=0", "e=200", "res=2")
+    result = detect(session, [str(tmp_path / "fine.tif"), str(tmp_path / "coarse.tif")], ["area", "raster"])
+    assert result["maps"]["house"] == 1
+    (row,) = session.rows("house")
+    assert row["source"] == "coarse.tif" and float(row["area"]) == 20 * 14 * CELL**2
+    assert session.topology("house")["areas"] == 1
+
+
 def test_outlines_can_be_generalized_and_areas_are_measured_again(session, tmp_path):
     image = np.zeros((60, 60), np.uint8)
     image[10:30, 10:30] = 1

@@ -15,7 +15,7 @@ import pytest
 from ann.errors import ModelFileError
 from ann.weights import load_weights, read_training_state, save_model
 from ann.weights.loading import adapt_stem
-from maskrcnn.config import MaskRCNNConfig
+from maskrcnn.config import TRAINED_DETECTION, MaskRCNNConfig
 from maskrcnn.model_file import read_model
 from model_files import Variable, small_config, small_network, values_of, write_legacy
 
@@ -49,6 +49,20 @@ def test_a_saved_model_comes_back_with_its_description_and_weights(tmp_path):
     assert report.missing == report.skipped == report.notes == ()
     assert len(report.loaded) == sum(bool(variables) for _, variables in layout)
     report.require_complete(model)
+
+
+def test_only_files_without_a_description_choose_the_class_as_the_legacy_models(tmp_path):
+    legacy = read_model(write_legacy(tmp_path / "legacy.h5", small_network()))
+    assert legacy.config.background_competes and legacy.config.detection_nms_threshold == 0.3
+    trained = small_config(**TRAINED_DETECTION)
+    save_model(tmp_path / "new.h5", small_network(), trained)
+    assert read_model(tmp_path / "new.h5").config == trained
+    assert not trained.background_competes and trained.detection_nms_threshold == 0.5
+    # a description of before has no such field; its threshold is its own
+    values = json.loads(small_config().to_json())
+    del values["background_competes"]
+    before = MaskRCNNConfig.from_json(json.dumps(values))
+    assert not before.background_competes and before.detection_nms_threshold == 0.3
 
 
 def test_one_array_can_be_read_by_layer_and_position(tmp_path):
