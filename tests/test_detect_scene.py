@@ -411,7 +411,7 @@ def test_a_caller_that_stops_early_leaves_no_reader_behind():
 
 
 def test_a_detector_that_leaves_tiles_out_is_an_error():
-    with pytest.raises(ValueError, match="instances of 1 tiles, received 0"):
+    with pytest.raises(ValueError, match="results of 1 tiles, received 0"):
         run(np.zeros((5, 5), np.int32), lambda batch: [])
 
 

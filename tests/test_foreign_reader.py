@@ -21,6 +21,7 @@ from maskrcnn.foreign import open_model, parse_settings
 from maskrcnn.foreign.converting import write_model
 from maskrcnn.foreign.recognition import name_other, plain_names
 from maskrcnn.foreign.simple_yaml import read_yaml
+from maskrcnn.model_file import KIND
 
 torch = pytest.importorskip("torch")
 
@@ -35,6 +36,7 @@ def values_in(path) -> dict[str, np.ndarray]:
         bands=0,
         class_count=None,
         has_description=False,
+        kind=KIND,
         stamp=checkpoint.stamp,
     )
     with ArrayReader(bare) as reader:

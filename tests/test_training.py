@@ -198,7 +198,7 @@ def test_the_run_ends_when_no_model_has_been_better_for_a_while(dataset, tmp_pat
 
 def test_a_run_of_limited_time_trains_all_stages_and_goes_on_where_it_was(dataset, tmp_path):
     reporter = Quiet()
-    options = {"epochs": 50, "steps_per_epoch": 10_000, "minutes": 1.0, "staged": True}
+    options = {"epochs": 50, "steps_per_epoch": 10_000, "minutes": 2.0, "staged": True}
     result, settings = run(dataset, tmp_path, reporter=reporter, **options)
     rows = log.read_rows(settings.table_path)
     assert [row["stage"] for row in rows] == ["heads", "4+", "all"] and result.last_epoch == 3

@@ -95,9 +95,7 @@ class ModelFile:
     training_state: tuple[StoredArray, ...] = ()
     checksums: Mapping[str, list] = field(default_factory=dict)
     stamp: tuple[int, ...] = ()  # tells whether the file was replaced since
-    notes: tuple[
-        str, ...
-    ] = ()  # sentences for the user: what was assumed about the model, and on what ground
+    notes: tuple[str, ...] = ()  # sentences for the user: what was assumed of the model, and on what ground
 
     @property
     def config(self) -> ModelConfig:
