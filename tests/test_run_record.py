@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from ann.data.readers.formats import open_dataset
+from ann.evaluation.charts import class_chart
 from ann.evaluation.event_file import EventFile
 from ann.evaluation.pictures import stretch
 from ann.training import log
@@ -121,6 +122,16 @@ def test_the_report_of_a_run_stands_alone_and_names_everything(dataset, tmp_path
     run_epoch(record, job, 2, loss=2.0)
     assert "After epoch 2 of 3" in read_page(job)[1]
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_charts_show_the_names_of_classes_as_they_are():
+    def chart(*classes):
+        row = {"epoch": "1"} | {f"mask_AP_{name}": "0.5" for name in classes}
+        return class_chart([row], classes)
+
+    assert chart("cost_$^$", "price $5").startswith(b"\x89PNG")  # as a formula, an error
+    assert chart("$a$") != chart("$b$") and chart("$a$") != chart("a")
+    assert chart("_roof") != chart("_barn")  # not hidden from the legend
 
 
 def test_a_resumed_run_goes_on_in_the_same_files(dataset, tmp_path):
