@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ann.data.outlines.masks import CroppedMask, crop_mask, paste
-from ann.data.outlines.rle import mask_from_runs, runs_of_mask
+from ann.data.outlines.rle import mask_from_runs, runs_from_mask
 from ann.data.readers.formats import open_dataset
 from ann.data.samples.batches import ValidationBatches
 from ann.data.samples.samples import SampleSettings
@@ -152,12 +152,12 @@ def test_masks_are_compressed_as_pycocotools_does():
     for mask in [full, columns, *(random_mask(random, 0.6) for _ in range(50))]:
         expected = coco_mask.encode(np.asfortranarray(paste(mask, *SIZE).astype(np.uint8)))
         assert compress(mask, *SIZE) == expected
-        again = mask_from_runs(runs_of_mask(mask, *SIZE), *SIZE)
+        again = mask_from_runs(runs_from_mask(mask, *SIZE), *SIZE)
         assert again.box == mask.box
         np.testing.assert_array_equal(again.pixels, mask.pixels)
     assert coco_mask.area(compress(None, *SIZE)) == 0
     with pytest.raises(ValueError, match="inside"):
-        runs_of_mask(box_mask(0, 0, 101, 5), *SIZE)
+        runs_from_mask(box_mask(0, 0, 101, 5), *SIZE)
 
 
 def test_scores_are_those_of_pycocotools_on_coco_files(tmp_path):

@@ -4,23 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ann.data.pixels.windows import Window
 
-@dataclass(frozen=True, kw_only=True)
-class Tile:
-    """The part of the scene that a tile shows: rows `row` to `row + height`, ends exclusive, scene pixels.
-
-    height, width: those of all tiles, less only where the scene itself is smaller (the rest is padding).
-    """
-
-    row: int
-    column: int
-    height: int
-    width: int
-
-    @property
-    def box(self) -> tuple[int, int, int, int]:
-        """(y1, x1, y2, x2), pixels of the scene, ends exclusive."""
-        return self.row, self.column, self.row + self.height, self.column + self.width
+# What a tile shows of its scene: all of one size, less only where the scene is smaller (the rest is padding).
+Tile = Window
 
 
 @dataclass(frozen=True, kw_only=True)

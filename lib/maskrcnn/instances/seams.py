@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 from scipy import ndimage
 
-from ann.data.outlines.masks import CroppedMask, crop_mask
+from ann.data.outlines.masks import CroppedMask, common_box, crop_mask
 from ann.data.pixels.windows import Window
 from maskrcnn.instances.merge import resolve
 from maskrcnn.instances.overlaps import OverlapDecision
@@ -30,7 +30,6 @@ from maskrcnn.instances.pairs import touching_pairs
 from maskrcnn.instances.shapes import (
     Box,
     Shape,
-    common_box,
     count_common,
     count_inside,
     draw,

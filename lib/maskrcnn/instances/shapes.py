@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from ann.data.outlines.masks import CroppedMask, crop_mask
+from ann.data.outlines.masks import CroppedMask, common_box, crop_mask, part_inside
 
 CHUNK = 512  # pixels; side of the pieces of a large shape
 SINGLE_PIECE = 1024 * 1024  # pixels of the box up to which a shape stays in one piece
@@ -293,7 +293,7 @@ def count_common(first: Iterable[CroppedMask], second: Iterable[CroppedMask]) ->
         for two in second.touching(one.box) if isinstance(second, Shape) else second:
             common = common_box(one.box, two.box)
             if common:
-                count += int(np.count_nonzero(_part(one, common) & _part(two, common)))
+                count += int(np.count_nonzero(part_inside(one, common) & part_inside(two, common)))
     return count
 
 
@@ -303,7 +303,7 @@ def count_inside(pieces: Iterable[CroppedMask], box: Sequence[int]) -> int:
     for mask in pieces.touching(box) if isinstance(pieces, Shape) else pieces:
         common = common_box(mask.box, box)
         if common:
-            count += int(np.count_nonzero(_part(mask, common)))
+            count += int(np.count_nonzero(part_inside(mask, common)))
     return count
 
 
@@ -319,17 +319,6 @@ def join(parents: list[int] | dict[int, int], one: int, two: int) -> None:
     """Unite the sets of two items; the lower representative stays."""
     one, two = find(parents, one), find(parents, two)
     parents[max(one, two)] = min(one, two)
-
-
-def _part(mask: CroppedMask, box: Box) -> np.ndarray:
-    y1, x1, y2, x2 = box
-    return mask.pixels[y1 - mask.row : y2 - mask.row, x1 - mask.column : x2 - mask.column]
-
-
-def common_box(one: Sequence[int], two: Sequence[int]) -> Box | None:
-    """The pixels that two boxes share, None without any."""
-    y1, x1, y2, x2 = max(one[0], two[0]), max(one[1], two[1]), min(one[2], two[2]), min(one[3], two[3])
-    return (y1, x1, y2, x2) if y1 < y2 and x1 < x2 else None
 
 
 def _slices(to: Sequence[int], come: Sequence[int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:

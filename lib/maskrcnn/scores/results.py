@@ -9,7 +9,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from ann.data.outlines.masks import CroppedMask, crop_mask
-from ann.data.outlines.rle import runs_of_mask
+from ann.data.outlines.rle import runs_from_mask
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,5 +68,5 @@ def make_objects(
 
 def compress(mask: CroppedMask | None, height: int, width: int) -> dict:
     """A mask of an image of (height, width) pixels as pycocotools compresses it; None is an empty one."""
-    runs = runs_of_mask(mask, height, width) if mask else [height * width]
+    runs = runs_from_mask(mask, height, width).tolist() if mask else [height * width]
     return coco_mask.frPyObjects({"counts": runs, "size": [height, width]}, height, width)

@@ -5,6 +5,7 @@ Boxes are (y1, x1, y2, x2), pixels of the image, y2 and x2 exclusive.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,26 +54,28 @@ def crop_mask(full: np.ndarray, row: int = 0, column: int = 0) -> CroppedMask | 
 def paste(mask: CroppedMask, height: int, width: int) -> np.ndarray:
     """The mask at full size, (height, width) bool; what lies outside is cut off."""
     full = np.zeros((height, width), dtype=bool)
-    overlap = _overlap(mask.box, (0, 0, height, width))
+    overlap = common_box(mask.box, (0, 0, height, width))
     if overlap is not None:
         y1, x1, y2, x2 = overlap
-        full[y1:y2, x1:x2] = _part(mask, overlap)
+        full[y1:y2, x1:x2] = part_inside(mask, overlap)
     return full
 
 
 def intersect_window(mask: CroppedMask, window: Window) -> CroppedMask | None:
     """The part of a mask inside of a window, in pixels of the window; None where there is none."""
-    overlap = _overlap(mask.box, window.box)
+    overlap = common_box(mask.box, window.box)
     if overlap is None:
         return None
-    return crop_mask(_part(mask, overlap), overlap[0] - window.row, overlap[1] - window.column)
+    return crop_mask(part_inside(mask, overlap), overlap[0] - window.row, overlap[1] - window.column)
 
 
-def _part(mask: CroppedMask, box: tuple[int, int, int, int]) -> np.ndarray:
+def part_inside(mask: CroppedMask, box: Sequence[int]) -> np.ndarray:
+    """The pixels of a mask in a box that lies inside of its own, (h, w) bool, a view."""
     y1, x1, y2, x2 = box
     return mask.pixels[y1 - mask.row : y2 - mask.row, x1 - mask.column : x2 - mask.column]
 
 
-def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> tuple[int, int, int, int] | None:
+def common_box(a: Sequence[int], b: Sequence[int]) -> tuple[int, int, int, int] | None:
+    """The pixels that two boxes share, None without any."""
     y1, x1, y2, x2 = max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
     return (y1, x1, y2, x2) if y1 < y2 and x1 < x2 else None

@@ -40,16 +40,29 @@ def decode_runs(text: str) -> list[int]:
 
 
 def runs_from_mask(mask: CroppedMask, height: int, width: int) -> np.ndarray:
-    """Run lengths of a mask that lies inside of an image of (height, width): the reverse of `mask_from_runs`.
+    """Run lengths of a mask of an image of (height, width) pixels: the reverse of `mask_from_runs`.
 
-    int64, alternately outside and inside, outside first (0 where the first pixel is inside).
+    int64, alternately outside and inside, outside first (0 where the first pixel is inside). Memory is that
+    of the mask, not of the image.
+
+    Raises:
+        ValueError: the mask reaches out of the image.
     """
-    rows, columns = mask.pixels.shape
-    whole_columns = np.zeros((columns, height), dtype=np.int8)
-    whole_columns[:, mask.row : mask.row + rows] = mask.pixels.T
-    edges = np.flatnonzero(np.diff(whole_columns.ravel(), prepend=0, append=0)) + mask.column * height
-    ends = edges if len(edges) and edges[-1] == height * width else np.append(edges, height * width)
-    return np.diff(ends, prepend=0)
+    y1, x1, y2, x2 = mask.box
+    if y1 < 0 or x1 < 0 or y2 > height or x2 > width:
+        raise ValueError(f"Expected a mask inside of {height} x {width} pixels, received the box {mask.box}")
+    # a row of outside below each column ends its last run
+    columns = np.zeros((x2 - x1, y2 - y1 + 1), dtype=bool)
+    columns[:, :-1] = mask.pixels.T
+    changes = np.flatnonzero(np.diff(columns.ravel(), prepend=False))
+    places = (x1 + changes // (y2 - y1 + 1)) * height + y1 + changes % (y2 - y1 + 1)
+    starts, ends = places[::2], places[1::2]
+    joined = starts[1:] == ends[:-1]  # a run that goes on at the top of the next column
+    starts = starts[np.append(True, ~joined)]
+    ends = ends[np.append(~joined, True)]
+    edges = np.stack([starts, ends], axis=1).ravel()
+    runs = np.diff(edges, prepend=0, append=height * width)
+    return runs if runs[-1] else runs[:-1]
 
 
 def mask_from_runs(runs: Sequence[int], height: int, width: int) -> CroppedMask | None:
@@ -74,22 +87,3 @@ def mask_from_runs(runs: Sequence[int], height: int, width: int) -> CroppedMask 
     changes[ends - first * height] -= 1
     columns = np.cumsum(changes[:-1], dtype=np.int8).astype(bool).reshape(-1, height)
     return crop_mask(columns.T, 0, int(first))
-
-
-def runs_of_mask(mask: CroppedMask, height: int, width: int) -> list[int]:
-    """Run lengths of a mask of an image of (height, width) pixels that holds all of it."""
-    y1, x1, y2, x2 = mask.box
-    if y1 < 0 or x1 < 0 or y2 > height or x2 > width:
-        raise ValueError(f"Expected a mask inside of {height} x {width} pixels, received the box {mask.box}")
-    # a row of outside below each column ends its last run
-    columns = np.zeros((x2 - x1, y2 - y1 + 1), dtype=bool)
-    columns[:, :-1] = mask.pixels.T
-    changes = np.flatnonzero(np.diff(columns.ravel(), prepend=False))
-    places = (x1 + changes // (y2 - y1 + 1)) * height + y1 + changes % (y2 - y1 + 1)
-    starts, ends = places[::2], places[1::2]
-    joined = starts[1:] == ends[:-1]  # a run that goes on at the top of the next column
-    starts = starts[np.append(True, ~joined)]
-    ends = ends[np.append(~joined, True)]
-    edges = np.stack([starts, ends], axis=1).ravel()
-    runs = np.diff(edges, prepend=0, append=height * width).tolist()
-    return runs if runs[-1] else runs[:-1]
