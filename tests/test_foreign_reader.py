@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from ann.errors import ModelFileError
-from ann.weights import read_model
 from ann.weights.checkpoint import read_checkpoint
 from ann.weights.model_file import ArrayReader, ModelFile
 from foreign_weights import old_names, torchvision_weights, write_safetensors
@@ -21,7 +20,7 @@ from maskrcnn.foreign import open_model, parse_settings
 from maskrcnn.foreign.converting import write_model
 from maskrcnn.foreign.recognition import name_other, plain_names
 from maskrcnn.foreign.simple_yaml import read_yaml
-from maskrcnn.model_file import KIND
+from maskrcnn.model_file import KIND, read_model
 
 torch = pytest.importorskip("torch")
 
