@@ -172,7 +172,7 @@ def test_what_detect_writes_can_be_corrected_and_used(session, tmp_path):
     error = look(session, **options)["error"]
     assert "1 object(s) of <house@" in error and "categories 77" in error
     statement = tmp_path / "row.sql"
-    statement.write_text("INSERT INTO house (cat, class) VALUES (77, 'house');")
+    statement.write_text("INSERT INTO house_1 (cat, class) VALUES (77, 'house');")
     session.run("db.execute", f"input={statement}")
     found = look(session, **options)
     assert boxes(found["images"][0]) == [(1, *patches[0][1:]), (1, 90, 5, 95, 15), (2, *patches[1][1:])]
