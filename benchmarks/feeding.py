@@ -27,7 +27,7 @@ from ann.data.pixels.decoded import DecodedImages
 from ann.data.readers.formats import open_dataset
 from ann.data.samples.prefetch import Prefetcher
 from ann.data.split import split_dataset
-from ann.training import preparation
+from ann.task import Feed
 from ann.training.image_size import ImageSize
 from ann.training.job import Job
 from ann.training.settings import TrainingSettings
@@ -85,7 +85,7 @@ def draw_dataset(folder: Path, images: int, instances: int) -> None:
     (folder / "instances.json").write_text(json.dumps(content))
 
 
-def making_time(feed: preparation.Feed, start: int, count: int) -> float:
+def making_time(feed: Feed, start: int, count: int) -> float:
     """Processor seconds that a batch takes."""
     begun = time.process_time()
     for step in range(start, start + count):

@@ -162,10 +162,10 @@ def detect_here(network):
     """Detection in this process: a scene's ids and instances."""
     from maskrcnn.detector import load_detectors
 
-    (detector,), _ = load_detectors(network.model, network.config, threads=1)
+    (detector,), _ = load_detectors(network.model, network.work.config, threads=1)
 
     def detect(scene):
-        return join_blocks(detect_scene(scene, detector, network.settings), (scene.height, scene.width))
+        return join_blocks(detect_scene(scene, detector, network.work.settings), (scene.height, scene.width))
 
     return detect
 
@@ -187,7 +187,7 @@ def test_detection_on_nodes_is_that_of_one_process_even_if_a_worker_is_killed(
 
         def detect(scene, file, victim=None):
             blocks = []
-            found = find_by_workers(scene, workers.for_scene(file), network.settings)
+            found = find_by_workers(scene, workers.for_scene(file), network.work.settings)
             for number, block in enumerate(found):
                 blocks.append(block)
                 if victim is not None and number == 0:

@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from ann.weights import read_model
 from foreign_weights import torchvision_weights, write_safetensors
 from grass_session import create_mapset, open_session
+from maskrcnn.model_file import read_model
 
 
 @pytest.fixture(scope="module")

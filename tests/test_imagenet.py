@@ -51,7 +51,7 @@ def values(model, name, images):
 
 def test_the_backbone_answers_as_that_of_keras(source):
     ours = network()
-    assert "ImageNet" in imagenet.transfer(source, ours)
+    assert "ImageNet" in imagenet.transfer(source, ours.backbone, ours.config)
     pixels = np.random.default_rng(1).integers(0, 256, (1, 64, 64, 3)).astype(np.float32)
     flipped, scaled = (pixels - MEAN)[..., ::-1], (pixels - MEAN) / np.array(imagenet.DEVIATION, np.float32)
     expected, received = (
@@ -73,7 +73,7 @@ def test_the_backbone_answers_as_that_of_keras(source):
 
 def test_images_of_other_bands_get_an_adapted_first_layer(source):
     ours = network(bands=5)
-    assert "5" in imagenet.transfer(source, ours)
+    assert "5" in imagenet.transfer(source, ours.backbone, ours.config)
     kernel = ours.backbone.get_layer("conv1").get_weights()[0]
     expected = source.get_layer("conv1_conv").get_weights()[0][:, :, ::-1] * np.reshape(
         imagenet.DEVIATION, (3, 1)
@@ -87,7 +87,7 @@ def test_a_backbone_without_such_weights_is_refused():
 
 
 def test_offline_the_message_says_what_to_do(tmp_path):
-    code = "from ann.training import imagenet; imagenet.fetch('resnet50')"
+    code = "from ann.backbones import imagenet; imagenet.fetch('resnet50')"
     environment = {
         "KERAS_HOME": str(tmp_path),
         "https_proxy": "http://127.0.0.1:9",

@@ -14,15 +14,17 @@ from keras import ops
 from ann.cluster.tile_worker import TileWorker
 from ann.inference.tile_rows import TileBatch
 from ann.inference.tiles import Tile
-from ann.weights import read_model, save_model
+from ann.weights import save_model
 from grass_session import create_mapset, open_session
 from maskrcnn.cluster import DetectionWork
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.instances.pipeline import DetectionSettings
+from maskrcnn.model_file import read_model
 from maskrcnn.network.inference import MASK_CHUNK, Detector, compiled_parts
 from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.model import build_network
 from maskrcnn.network.openvino import choose_parts, gpu_in_use, openvino_parts, openvino_version
+from maskrcnn.network.steps import choose_steps
 
 pytest.importorskip("openvino")
 
@@ -184,6 +186,7 @@ def doubtful(network, monkeypatch):
     def choose(background_competes):
         config = replace(network.config, background_competes=background_competes)
         monkeypatch.setattr(network, "config", config)
+        monkeypatch.setattr(network, "steps", choose_steps(config))
         return network
 
     yield choose

@@ -127,7 +127,7 @@ def test_the_report_of_a_run_stands_alone_and_names_everything(dataset, tmp_path
 def test_charts_show_the_names_of_classes_as_they_are():
     def chart(*classes):
         row = {"epoch": "1"} | {f"mask_AP_{name}": "0.5" for name in classes}
-        return class_chart([row], classes)
+        return class_chart([row], "mask_AP", "mask AP", classes)
 
     assert chart("cost_$^$", "price $5").startswith(b"\x89PNG")  # as a formula, an error
     assert chart("$a$") != chart("$b$") and chart("$a$") != chart("a")

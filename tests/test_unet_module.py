@@ -30,27 +30,27 @@ def maps(session):
 BANDS = ("band1=red", "band2=green", "band3=blue")
 
 
-def train(session, logs, *arguments, check=True):
-    return session.run(
-        "i.ann.unet.train",
-        *BANDS,
-        "label_raster=labels",
-        "classes=water",
-        f"logs={logs}",
-        "name=stripes",
-        "tile_size=32",
-        "epochs=2",
-        "steps_per_epoch=20",
-        "validation_steps=2",
-        "images_per_gpu=2",
-        "learning_rate=0.002",
-        *arguments,
-        check=check,
-    )
+OPTIONS = {
+    "label_raster": "labels",
+    "classes": "water",
+    "name": "stripes",
+    "architecture": "unet_vgg",
+    "tile_size": 32,
+    "epochs": 2,
+    "steps_per_epoch": 20,
+    "validation_steps": 2,
+    "images_per_gpu": 2,
+    "learning_rate": 0.002,
+}
+
+
+def train(session, logs, check=True, **changes):
+    options = [f"{key}={value}" for key, value in (OPTIONS | changes).items()]
+    return session.run("i.ann.unet.train", *BANDS, f"logs={logs}", *options, check=check)
 
 
 def test_a_label_raster_is_learnt_and_predicted_in_any_region_with_the_same_values(maps, tmp_path):
-    train(maps, tmp_path / "logs", "architecture=unet_vgg")
+    train(maps, tmp_path / "logs")
     model = f"model={tmp_path / 'logs' / 'unet_stripes_best.h5'}"
     predict = ("i.ann.unet.predict", *BANDS, model, "output_type=class,probability", "format=json")
     done = maps.run(*predict, "output=whole", "tile_size=256")
@@ -73,12 +73,10 @@ def test_bad_input_is_named_before_the_work(maps, tmp_path, tiny_model):
         assert done.returncode and "ERROR" in done.stderr
         return " ".join(done.stderr.split("ERROR:")[1].split())
 
-    assert "multiple of 8" in message(
-        train(maps, tmp_path, "architecture=unet_vgg", "tile_size=36", check=False)
-    )
+    assert "multiple of 8" in message(train(maps, tmp_path, tile_size=36, check=False))
     maps.calc("fractions = labels * 0.5")
-    assert "has fractions" in message(train(maps, tmp_path, "label_raster=fractions", check=False))
-    assert "labelled 'road'" in message(train(maps, tmp_path, "classes=road", check=False))
+    assert "has fractions" in message(train(maps, tmp_path, label_raster="fractions", check=False))
+    assert "labelled 'road'" in message(train(maps, tmp_path, classes="road", check=False))
     wrong = maps.run("i.ann.unet.predict", *BANDS, f"model={tiny_model}", "output=x", check=False)
     assert "i.ann.maskrcnn.detect" in message(wrong)
     assert maps.maps("raster") >= {"labels"} and "x" not in maps.maps("raster")
