@@ -34,8 +34,9 @@ BACKENDS = [
     )
     for name in ("tensorflow", "jax", "torch")
 ]
-# Sums of other parts in another order: float32 keeps 7 digits. Seen: 2e-7 after 10 steps.
-TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
+# Sums of other parts in another order: float32 keeps 7 digits, and where a sum is nearly 0 hardly any. Seen
+# after 10 steps: 2e-7 on one kind of CPU, 5e-6 on another; the weights themselves move by 1e-4 to 1e-2.
+TOLERANCE = {"rtol": 1e-5, "atol": 2e-5}
 
 
 def environment(backend, devices, **more):
