@@ -179,7 +179,7 @@ def roi_targets(
     overlaps = iou(rois, boxes)  # (B, P, N)
     areas, box_areas = area_of_edges(edges(rois)), area_of_edges(edges(boxes))
     on_crowds = _is_on(overlaps, areas[:, :, None], box_areas[:, None])  # (B, P, N)
-    on_crowd = ops.any((class_ids < 0)[:, None] & on_crowds, axis=2)  # (B, P)
+    on_crowd = ops.any(ops.logical_and((class_ids < 0)[:, None], on_crowds), axis=2)  # (B, P)
     overlaps = ops.where((class_ids > 0)[:, None], overlaps, 0.0)
     overlap = ops.max(overlaps, axis=2)
     real = ops.any(rois != 0, axis=-1)
