@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import functools
 import json
 import os
@@ -29,14 +28,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+from measuring import RESULTS, Reporter, describe_network, markdown, write_csv
 
 from ann.training.image_size import ImageSize
-from maskrcnn.preparation import describe_model
 from maskrcnn.task import TASK
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "lib"))
-
-RESULT = Path(__file__).parents[1] / "docs" / "benchmarks" / "cluster.csv"
+RESULT = RESULTS / "cluster.csv"
 MACHINES = {"maskrcnn_a": "10.77.0.1", "maskrcnn_b": "10.77.0.2"}
 HEAD, OTHER = MACHINES
 PORT = 6399
@@ -207,6 +204,7 @@ def detect(arguments, folder: Path, cluster, measure) -> None:
     from ann.cluster.tiles import Network, start_workers
     from ann.inference.files import FileScene
     from ann.inference.tiles import cut_tiles
+    from maskrcnn.cluster import DetectionWork
     from maskrcnn.detector import load_detectors
     from maskrcnn.instances.pipeline import DetectionSettings, detect_scene, find_by_workers
     from maskrcnn.model_file import read_model
@@ -239,7 +237,7 @@ def detect(arguments, folder: Path, cluster, measure) -> None:
         tiles,
         "tiles",
     )
-    network = Network(model=model, config=model.config, settings=settings)
+    network = Network(model=model, work=DetectionWork(config=model.config, settings=settings))
     with start_workers(cluster, network, print) as workers:
 
         def files(scene, path):
@@ -321,17 +319,9 @@ def train_once(arguments) -> None:
     settings.logs.mkdir(exist_ok=True)
     dataset = open_dataset(arguments.dataset, arguments.classes.split(","))
     size = ImageSize(64, SIDE, False)
-    config = describe_model(
-        dataset,
-        size,
-        backbone="resnet18",
-        rois_per_image=16,
-        mini_mask_shape=None,
-        initial=None,
-        other_classes=False,
-    )
+    config = describe_network(dataset, size, backbone="resnet18", rois_per_image=16)
     job = Job(task=TASK, dataset=dataset, config=config, size=size, settings=settings)
-    reporter = Murderer() if run["name"] == "mortal" else Printer()
+    reporter = (Murderer if run["name"] == "mortal" else Reporter)(messages=sys.stdout)
     if not run["address"]:
         train_here(job, reporter)
         return
@@ -339,17 +329,7 @@ def train_once(arguments) -> None:
         train_on_cluster(job, reporter, cluster)
 
 
-class Printer:
-    """Tells about the training."""
-
-    def message(self, text: str) -> None:
-        print(text, flush=True)
-
-    def percent(self, done: int, total: int) -> None:
-        pass
-
-
-class Murderer(Printer):
+class Murderer(Reporter):
     """Kills the worker on the other machine in the first step of the third epoch."""
 
     done = False
@@ -380,13 +360,8 @@ def main() -> None:
     if arguments.inside:
         rows = drive(arguments, Path(arguments.inside))
         columns = list(dict.fromkeys(column for row in rows for column in row))
-        with RESULT.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
-        for row in rows:
-            print(f"| {' | '.join(str(row.get(column, '')) for column in columns)} |")
+        write_csv(RESULT, rows, columns)
+        print(markdown(columns, ([row.get(column, "") for column in columns] for row in rows)))
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # so that the namespaces go away
     with tempfile.TemporaryDirectory(prefix="mrc") as folder, two_machines(), ray_nodes(folder):

@@ -30,13 +30,14 @@ import numpy as np
 from keras import ops
 
 from ann.data.samples.scaling import scale_pixels
+from ann.inference.openvino import default_precision, gpu_in_use, openvino_version
 from ann.inference.scene import ArrayScene
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.instances.pipeline import DetectionSettings, detect_scene
 from maskrcnn.network.heads import BOX_POOL_SIZE, MASK_POOL_SIZE
 from maskrcnn.network.inference import MASK_CHUNK, Detector, compiled_parts
 from maskrcnn.network.model import build_network
-from maskrcnn.network.openvino import default_precision, gpu_in_use, openvino_parts, openvino_version
+from maskrcnn.network.openvino import openvino_parts
 
 STEPS = ("network", "detector", "tile")
 

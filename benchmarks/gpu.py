@@ -33,6 +33,7 @@ from pathlib import Path
 
 import numpy as np
 from measuring import RESULTS, markdown, write_csv
+from torchvision_network import build_torchvision
 
 PROGRAMS = ("torch", "torchvision", "jax")
 COLUMNS = (
@@ -248,29 +249,8 @@ def measure_detection(arguments, card: Card, batch: int) -> dict:
 
 def torchvision_network(arguments, card: Card):
     """torchvision's network with the same anchors and counts of regions."""
-    import torch
-    from torchvision.models.detection import maskrcnn_resnet50_fpn
-    from torchvision.models.detection.anchor_utils import AnchorGenerator
-
     config = describe(arguments)
-    torch.manual_seed(0)
-    ratios = tuple(1 / ratio for ratio in config.anchor_ratios)  # height : width there
-    model = maskrcnn_resnet50_fpn(
-        weights=None,
-        weights_backbone=None,
-        num_classes=config.class_count,
-        min_size=arguments.size,
-        max_size=arguments.size,
-        image_mean=[0.0] * config.bands,
-        image_std=[1.0] * config.bands,
-        rpn_anchor_generator=AnchorGenerator(
-            tuple((scale,) for scale in config.anchor_scales), (ratios,) * len(config.anchor_scales)
-        ),
-        box_batch_size_per_image=config.rois_per_image,
-        box_positive_fraction=config.positive_roi_share,
-        box_score_thresh=0.0,
-        box_detections_per_img=DETECTIONS,
-    )
+    model = build_torchvision(config, lowest_score=0.0, detections=DETECTIONS)
     return config, model.to("cuda" if card.gpu else "cpu")
 
 

@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 from measuring import Clock, Reporter, describe_network, peak_megabytes
+from torchvision_network import build_torchvision
 
 from ann.data.readers.formats import open_dataset
 from ann.data.samples.scaling import scale_pixels
@@ -55,14 +56,6 @@ def prepare(arguments, folder: Path):
         learning_rate=arguments.learning_rate,
     )
     return dataset, config, size, settings
-
-
-def anchor_count(config) -> int:
-    """As the network's own function, which would import Keras."""
-    sides = [
-        (config.image_shape[0] // stride, config.image_shape[1] // stride) for stride in (4, 8, 16, 32, 64)
-    ]
-    return sum(height * width for height, width in sides) * len(config.anchor_ratios)
 
 
 def summarise(clock: Clock) -> dict:
@@ -111,31 +104,11 @@ def train_torchvision(dataset, config, size, settings):
     """As `train_ours`, with torchvision's network in a plain loop."""
     import torch
     import torchvision
-    from torchvision.models.detection import maskrcnn_resnet50_fpn
-    from torchvision.models.detection.anchor_utils import AnchorGenerator
 
     from ann.data.samples.prefetch import Prefetcher
     from ann.training.schedule import learning_rate_share
 
-    torch.manual_seed(0)
-    ratios = tuple(1 / ratio for ratio in config.anchor_ratios)  # height : width there
-    side = config.image_shape[0]
-    model = maskrcnn_resnet50_fpn(
-        weights=None,
-        weights_backbone=None,
-        num_classes=config.class_count,
-        min_size=side,
-        max_size=side,
-        image_mean=[0.0] * config.bands,
-        image_std=[1.0] * config.bands,
-        rpn_anchor_generator=AnchorGenerator(
-            tuple((scale,) for scale in config.anchor_scales), (ratios,) * len(config.anchor_scales)
-        ),
-        box_batch_size_per_image=config.rois_per_image,
-        box_positive_fraction=config.positive_roi_share,
-        box_score_thresh=LOWEST_SCORE,
-        box_detections_per_img=MOST_DETECTIONS,
-    )
+    model = build_torchvision(config, lowest_score=LOWEST_SCORE, detections=MOST_DETECTIONS)
     print(f"torchvision {torchvision.__version__}, torch {torch.__version__}", file=sys.stderr)
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=1e-4)
     feed = make_feed(
