@@ -232,42 +232,36 @@ import sys
 
 import grass.script as gs
 
+PACKAGES = ["numpy", "h5py", "scipy", "rasterio", "keras"]
+
 
 def main():
     options, flags = gs.parser()
     find_library()
-    from ann.packages import install_hint, missing_packages
+    from ann.grass.script import run_script
 
-    missing = missing_packages(["numpy", "h5py", "scipy", "rasterio", "keras"])
-    if missing:
-        gs.fatal(install_hint(missing))
-    from ann.errors import AnnError
-    from maskrcnn.grass.detect import run
-
-    try:
-        complete = run(options, flags)
-    except AnnError as error:
-        gs.fatal(str(error))
-    except ModuleNotFoundError as error:  # a package that only a cluster needs
-        gs.fatal(install_hint([error.name]))
-    except KeyboardInterrupt:
-        gs.fatal("Interrupted. No map was written")
-    sys.exit(0 if complete else 1)
+    run_script(
+        "maskrcnn.grass.detect",
+        options,
+        flags,
+        packages=PACKAGES,
+        interrupted="Interrupted. No map was written",
+    )
 
 
 def find_library():
-    """Make `maskrcnn` importable: beside the installed module, or in the checkout that this file is in."""
+    """Make the library importable: beside the installed module, or in the checkout that this file is in."""
     here = os.path.dirname(os.path.abspath(__file__))
     folders = [
         os.path.join(here, "..", "lib"),
         os.path.join(here, "..", "etc", "i.ann.maskrcnn"),
-        gs.utils.get_lib_path("i.ann.maskrcnn", "maskrcnn"),
+        gs.utils.get_lib_path("i.ann.maskrcnn", "ann"),
     ]
     for folder in folders:
-        if folder and os.path.isfile(os.path.join(folder, "maskrcnn", "__init__.py")):
+        if folder and os.path.isfile(os.path.join(folder, "ann", "__init__.py")):
             sys.path.insert(0, os.path.abspath(folder))
             return
-    gs.fatal("The library of i.ann.maskrcnn was not found. Install the addon again with g.extension")
+    gs.fatal("The library was not found. Install the addon again: g.extension extension=i.ann.maskrcnn")
 
 
 if __name__ == "__main__":

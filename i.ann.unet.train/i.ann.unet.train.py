@@ -62,8 +62,7 @@
 # %option G_OPT_M_DIR
 # % key: training_dataset
 # % label: Directory of the labelled images
-# % description: Folders images/ and labels/ with rasters of the same names, or labels of objects: see the
-# manual
+# % description: Folders images/ and labels/ with rasters of the same names, or labels of objects (manual)
 # % required: no
 # % guisection: Data
 # %end
@@ -98,8 +97,7 @@
 # %option G_OPT_V_INPUTS
 # % key: labels
 # % label: Vector maps of the labelled areas
-# % description: An area (all areas of a category) is of a class; what i.ann.maskrcnn.detect writes can be
-# used
+# % description: An area (all areas of a category) is of a class; i.ann.maskrcnn.detect writes such maps
 # % required: no
 # % guisection: Maps
 # %end
@@ -129,7 +127,7 @@
 # %end
 # %option G_OPT_F_INPUT
 # % key: model
-# % label: Model file to start from (.h5), or a checkpoint of torchvision or detectron2
+# % label: Model file to start from (.h5)
 # % description: Leave empty to train from scratch
 # % required: no
 # % guisection: Model
@@ -154,7 +152,7 @@
 # % key: name
 # % type: string
 # % label: Name of the new model
-# % description: Models are saved as mask_rcnn_<name>_<epoch>.h5
+# % description: Models are saved as unet_<name>_<epoch>.h5
 # % required: no
 # % guisection: Model
 # %end
@@ -352,6 +350,7 @@
 # % exclusive: label_raster, labels
 # % exclusive: label_raster, training_areas
 # % exclusive: shards, label_raster
+# % exclusive: cluster, label_raster
 # % requires: training_areas, labels
 # %end
 
@@ -360,43 +359,25 @@ import sys
 
 import grass.script as gs
 
+PACKAGES = ["numpy", "h5py", "scipy", "rasterio", "matplotlib", "jinja2", "pyogrio", "shapely", "keras>=3.14"]
+
 
 def main():
     options, flags = gs.parser()
     find_library()
-    from ann.packages import install_hint, missing_packages
+    from ann.grass.script import run_script
 
-    needed = [
-        "numpy",
-        "h5py",
-        "scipy",
-        "rasterio",
-        "matplotlib",
-        "jinja2",
-        "pyogrio",
-        "shapely",
-    ]
-    missing = missing_packages([*needed, "keras>=3.14"])
-    if missing:
-        gs.fatal(install_hint(missing))
-    from ann.errors import AnnError
-    from unet.grass.train import run
-
-    try:
-        complete = run(options, flags)
-    except AnnError as error:
-        gs.fatal(str(error))
-    except ModuleNotFoundError as error:  # a package that only some kinds of labels need
-        gs.fatal(install_hint([error.name]))
-    except KeyboardInterrupt:
-        gs.fatal("Interrupted before the training began")
-    sys.exit(0 if complete else 1)
+    run_script(
+        "unet.grass.train",
+        options,
+        flags,
+        packages=PACKAGES,
+        interrupted="Interrupted before the training began",
+    )
 
 
 def find_library():
-    """Make `ann` and `unet` importable: beside the installed module, or in the checkout that this file is
-    in.
-    """
+    """Make the library importable: beside the installed module, or in the checkout that this file is in."""
     here = os.path.dirname(os.path.abspath(__file__))
     folders = [
         os.path.join(here, "..", "lib"),

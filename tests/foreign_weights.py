@@ -1,8 +1,7 @@
 """Seeded weights in the layouts of torchvision and detectron2, and files of them, without either program.
 
-Numbers are made of 64-bit integers (splitmix64, a stream for each tensor, keyed by SHA-256 of seed and
-name), so
-they are the same everywhere. The reference arrays in `reference/foreign` were computed with them.
+Numbers are made of 64-bit integers (splitmix64, a stream for each tensor, keyed by SHA-256 of seed and name),
+so they are the same everywhere. The reference arrays in `reference/foreign` were computed with them.
 """
 
 from __future__ import annotations

@@ -7,28 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
 from rasterio.transform import from_origin
 
 from grass_session import create_project, open_session
+from labelled_files import write_raster
 
 DETECT = str(Path(__file__).with_name("grass_detection.py"))
 
 
 def write_image(path, image, west=0.0, north=100.0, cell=1.0, crs="EPSG:32633"):
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=image.shape[0],
-        width=image.shape[1],
-        count=1,
-        dtype=image.dtype,
-        crs=crs,
-        transform=from_origin(west, north, cell, cell),
-    ) as target:
-        target.write(image, 1)
-    return path
+    return write_raster(path, image, crs=crs, transform=from_origin(west, north, cell, cell))
 
 
 def import_image(session, path):

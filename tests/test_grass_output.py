@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
 from rasterio.transform import from_origin
 
 from grass_session import create_project, open_session
+from labelled_files import write_raster
 
 DETECT = str(Path(__file__).with_name("grass_detection.py"))
 CELL = 2.0  # map units
@@ -39,18 +39,7 @@ def import_image(session, tmp_path, name, image, west=0.0, north=ROWS * CELL):
 
 
 def write_image(path, image, west=0.0, north=ROWS * CELL, cell=CELL, crs="EPSG:32633"):
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        height=image.shape[0],
-        width=image.shape[1],
-        count=1,
-        dtype=image.dtype,
-        crs=crs,
-        transform=from_origin(west, north, cell, cell),
-    ) as target:
-        target.write(image, 1)
+    return write_raster(path, image, crs=crs, transform=from_origin(west, north, cell, cell))
 
 
 def detect(session, scenes, outputs, check=True, **request):

@@ -12,6 +12,7 @@ import pytest
 from keras import ops
 
 from ann.cluster.tile_worker import TileWorker
+from ann.inference.openvino import gpu_in_use, openvino_version
 from ann.inference.tile_rows import TileBatch
 from ann.inference.tiles import Tile
 from ann.weights import save_model
@@ -23,7 +24,7 @@ from maskrcnn.model_file import read_model
 from maskrcnn.network.inference import MASK_CHUNK, Detector, compiled_parts
 from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.model import build_network
-from maskrcnn.network.openvino import choose_parts, gpu_in_use, openvino_parts, openvino_version
+from maskrcnn.network.openvino import choose_parts, openvino_parts
 from maskrcnn.network.steps import choose_steps
 
 pytest.importorskip("openvino")

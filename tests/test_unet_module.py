@@ -67,6 +67,14 @@ def test_a_label_raster_is_learnt_and_predicted_in_any_region_with_the_same_valu
     values = maps.values("r.univar", "-g", "map=difference")
     assert int(values["n"]) == 81 * 77 and float(values["max"]) < 1e-5
 
+    for number in (1, 2):  # dots are common in names, and a mapset may stand behind
+        maps.run("g.copy", f"raster=red,red.201{number}")
+    two = ("i.ann.unet.predict", "band1=red.2011,red.2012", "band2=green,green", "band3=blue,blue", model)
+    maps.run(*two, f"output=pair@{maps.mapset}")
+    assert maps.maps("raster") >= {"pair_red_2011", "pair_red_2012"}
+    other = maps.run(*two, "output=pair@elsewhere", check=False)
+    assert "<pair@elsewhere_red_2011> can't be a map's name" in " ".join(other.stderr.split())
+
 
 def test_bad_input_is_named_before_the_work(maps, tmp_path, tiny_model):
     def message(done):
@@ -79,4 +87,8 @@ def test_bad_input_is_named_before_the_work(maps, tmp_path, tiny_model):
     assert "labelled 'road'" in message(train(maps, tmp_path, classes="road", check=False))
     wrong = maps.run("i.ann.unet.predict", *BANDS, f"model={tiny_model}", "output=x", check=False)
     assert "i.ann.maskrcnn.detect" in message(wrong)
+    for name, value in (("ignore", "3"), ("class_values", "7:water")):
+        refused = train(maps, tmp_path, **{name: value}, check=False)
+        assert f"{name}= can't be used" in message(refused)
+    assert "mutually exclusive" in message(train(maps, tmp_path, cluster="auto", check=False))
     assert maps.maps("raster") >= {"labels"} and "x" not in maps.maps("raster")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ann.data.outlines.label_values import LabelValues
-from ann.data.readers.pairs import read_pairs
+from ann.data.readers.pairs import find_pairs, read_pairs
 from ann.devices.place import Place
 from ann.training import log
 from ann.training.image_size import ImageSize
@@ -45,7 +45,7 @@ def write_pairs(folder, count, seed=0):
 def dataset(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pairs")
     write_pairs(folder, 5)
-    found = read_pairs(folder, ("road",), LabelValues(ids={}))
+    found = read_pairs(folder, find_pairs(folder), ("road",), LabelValues(ids={}))
     return replace(found, images=found.images[:3], validation=found.images[3:4]), found.images[4:]
 
 

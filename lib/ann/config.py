@@ -11,7 +11,6 @@ from typing import ClassVar
 MODULES = {
     "maskrcnn": ("i.ann.maskrcnn.train", "i.ann.maskrcnn.detect"),
     "unet": ("i.ann.unet.train", "i.ann.unet.predict"),
-    "classifier": ("i.ann.classifier.train", "i.ann.classifier.predict"),
 }
 
 
@@ -28,6 +27,7 @@ class ModelConfig:
 
     network: ClassVar[str]
     backbones: ClassVar[tuple[str, ...]]
+    backbone_option: ClassVar[str] = "backbone"  # of the module that trains it
 
     classes: tuple[str, ...]  # by class id; id 0 is the background and not listed
     backbone: str

@@ -1,8 +1,7 @@
 """What a network must offer to be trained, stored and scored by this library: a `Task`.
 
 `ann` imports no network. What differs between networks comes in as a task, one value for each network, made
-in
-`maskrcnn.task`, `unet.task` and `classifier.task`. Its functions import Keras when they are called.
+in `maskrcnn.task` and `unet.task`. Its functions import Keras when they are called.
 """
 
 from __future__ import annotations
@@ -66,6 +65,7 @@ class Task:
     kind: of its model files; title: for people.
     prefix: names of model files begin with it.
     counted: what the data's numbers of each class are, for people.
+    memory_hint: which options make a step smaller, besides images_per_gpu.
     ranking: the column by whose highest value the best epoch is chosen; main_scores: columns that are told.
     build_network: from a config, under Keras' global dtype policy; `network.train_batch_norm` can be set.
     backbone: the part of a network that can start from ImageNet weights.
@@ -81,6 +81,7 @@ class Task:
     title: str
     prefix: str
     counted: str
+    memory_hint: str
     ranking: str
     main_scores: tuple[str, ...]
     build_network: Callable[[ModelConfig], keras.Model]

@@ -65,7 +65,7 @@ class Variant:
     lowest_score: float = 0.0  # detections must have more
     smallest_detection: float = 0.0  # pixels, the shorter side
     pasting: str = (
-        "rounded"  # how masks get their places: rounded, grown or exact, see `detection/pasting.py`
+        "rounded"  # how masks get their places: rounded, grown or exact, see `instances/pasting.py`
     )
 
     # what is done with an image before the network sees it
@@ -85,9 +85,8 @@ class Variant:
                 raise ValueError(f"Expected another value of {field.name}, received {value!r}")
         if self.shorter_side and not 16 <= self.shorter_side <= self.longer_side <= LONGEST_SIDE:
             raise ValueError(
-                f"Expected images to be resized to 16 to {LONGEST_SIDE} pixels, the longer side not "
-                "below the "
-                f"shorter one, received {self.shorter_side} and {self.longer_side}"
+                f"Expected images to be resized to 16 to {LONGEST_SIDE} pixels, the longer side not below "
+                f"the shorter one, received {self.shorter_side} and {self.longer_side}"
             )
         if not self.pixels and (
             self.pooling == "bins" or self.proposals_by_level or self.pasting != "rounded"

@@ -54,6 +54,7 @@ TASK = Task(
     title="Mask R-CNN",
     prefix="mask_rcnn",
     counted="labelled objects",
+    memory_hint="images_max_dim or rois_per_image, set mini_mask_size=56,56, or choose a smaller backbone",
     ranking="mask_AP",
     main_scores=("box_AP", "mask_AP", "mask_AP50"),
     build_network=_build_network,

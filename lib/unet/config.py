@@ -25,6 +25,7 @@ class UNetConfig(ModelConfig):
 
     network: ClassVar[str] = "unet"
     backbones: ClassVar[tuple[str, ...]] = ARCHITECTURES
+    backbone_option: ClassVar[str] = "architecture"
 
     backbone: str = "unet_resnet18"
     image_shape: tuple[int, int] = (256, 256)

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from ann.inference.cells import CellSettings, halo
+from ann.inference.cells import CellSettings, halo, smallest_tile
 from ann.inference.compilation import compile_function, compile_model
 from ann.inference.field_of_view import reach
-from ann.inference.openvino import Part, gpu_in_use, openvino_version, part_compiler
+from ann.inference.openvino import Part, choose_runtime, part_compiler
 from ann.inference.tile_rows import NetworkInput
 from ann.weights import ModelFile, load_weights
 from ann.weights.layout import layer_groups
@@ -20,20 +20,30 @@ from unet.network.losses import probabilities
 from unet.network.model import build_network
 
 SIDE = 1024  # pixels of tiles, where nothing else is asked for
-LARGEST_SHARE = 4  # of a tile's side, in halos, at least: less would leave too little of it
 
 
 def cell_settings(
-    network: keras.Model, config: UNetConfig, *, side: int | None = None, batch_size: int = 1
+    network: keras.Model,
+    config: UNetConfig,
+    *,
+    side: int | None = None,
+    largest: int | None = None,
+    batch_size: int = 1,
 ) -> CellSettings:
-    """How scenes are cut. side: of tiles, pixels; by default large enough that little is computed twice.
+    """How scenes are cut.
+
+    side: of tiles, pixels; by default large enough that little is computed twice, but not larger than what
+    scenes of at most `largest` pixels a side need.
 
     Raises:
         AnnError: a side that the network can't take.
     """
     stride = config.size_multiple
     seen = reach(network, stride)
-    side = side or max(SIDE, LARGEST_SHARE * halo(seen, stride))
+    if side is None:
+        side = max(SIDE, smallest_tile(seen, stride))
+        if largest is not None:
+            side = min(side, -(-largest // stride) * stride + 2 * halo(seen, stride))
     given = NetworkInput(
         tile_shape=(side, side),
         band_mean=config.band_mean,
@@ -61,16 +71,12 @@ def fastest_network(
     That is OpenVINO where it is installed and Keras has no GPU, in float32, so that values don't depend on
     where a tile lies.
     """
-    backend = keras.backend.backend()
-    gpu = gpu_in_use()
-    if keras_only or gpu or openvino_version() is None:
-        return probability_network(network), f"Keras on {backend}, {'GPU' if gpu else 'CPU'}"
+    with_openvino, runtime = choose_runtime(keras_only=keras_only, precision="float32")
+    if not with_openvino:
+        return probability_network(network), runtime
     part = Part(network, part_compiler(threads=threads, precision="f32"))
     finish = compile_function(probabilities)
-    return (
-        lambda images: ops.convert_to_numpy(finish(np.array(part(images)))),
-        f"OpenVINO {openvino_version()}, float32 (and Keras on {backend})",
-    )
+    return lambda images: ops.convert_to_numpy(finish(np.array(part(images)))), runtime
 
 
 def load_network(model: ModelFile) -> keras.Model:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ann.data.dataset import Dataset
+from ann.data.samples.order import evenly
 from ann.data.samples.samples import validation_windows
 from ann.data.targets.cells import example_raster
 from ann.training.image_size import ImageSize
@@ -63,9 +64,8 @@ def class_weights(dataset: Dataset, image_shape: tuple[int, int], size: ImageSiz
         for image in dataset.images
         for window in validation_windows(image, image_shape, settings)
     ]
-    picks = np.linspace(0, len(windows) - 1, min(COUNTED_WINDOWS, len(windows))).round().astype(int)
     counts = np.ones(len(dataset.classes) + 1)
-    for pick in picks:
+    for pick in evenly(len(windows), COUNTED_WINDOWS):
         image, window = windows[pick]
         raster = example_raster(image.read(window))
         counts += np.bincount(raster[raster >= 0], minlength=len(counts))[: len(counts)]

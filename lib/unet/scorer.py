@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from ann.data.outlines.class_raster import UNKNOWN
-from ann.data.samples.batches import ValidationBatches
-from ann.data.samples.prefetch import Prefetcher
+from ann.data.samples.batches import ValidationBatches, padded_batches, window_name
+from ann.data.samples.order import evenly
 from ann.data.targets.cells import CELLS, example_raster
 from ann.evaluation import charts
 from ann.evaluation.pictures import COLOURS, IGNORED, jpeg, resize, shown_pixels
@@ -31,9 +31,8 @@ LINES = {
     "accuracy": "accuracy",
 }
 
-Network = Callable[
-    [np.ndarray], np.ndarray
-]  # images (B, H, W, C) float32 scaled -> probabilities (B, H, W, K)
+# images (B, H, W, C) float32 scaled -> probabilities (B, H, W, K)
+Network = Callable[[np.ndarray], np.ndarray]
 
 
 class CellScorer:
@@ -55,27 +54,17 @@ class CellScorer:
             return {}
         classes = self._job.config.classes
         counts, figures = [], []
-        drawn = set(_spread(self._windows, PICTURES))
-        for index, sample, probabilities in self._predicted_windows():
-            predicted = class_of_probabilities(probabilities)
-            counts.append(count_cells(sample.labels, predicted, len(classes)))
-            if index in drawn:
-                figures.append(self._picture(index, sample, predicted))
+        drawn = set(evenly(self._windows.sample_count, PICTURES))
+        settings = self._job.settings
+        for start, batch, images in padded_batches(self._windows, settings.batch_size, settings.workers):
+            predicted = class_of_probabilities(self._network(images))
+            for index, (sample, cells) in enumerate(zip(batch, predicted, strict=False), start):
+                counts.append(count_cells(sample.labels, cells, len(classes)))
+                if index in drawn:
+                    figures.append(self._picture(index, sample, cells))
         self._scores = CellScores(classes, add_up(counts, len(classes)))
         self._figures = tuple(figures)
         return self._scores.columns()
-
-    def _predicted_windows(self):
-        """Number, sample and probabilities (H, W, K) of each window."""
-        windows, size = self._windows, self._job.settings.batch_size
-        total = windows.sample_count
-        with Prefetcher(windows.sample, stop=total, workers=self._job.settings.workers) as samples:
-            for start in range(0, total, size):
-                batch = [next(samples) for _ in range(min(size, total - start))]
-                images = np.zeros((size, *batch[0].image.shape), np.float32)
-                images[: len(batch)] = [sample.image for sample in batch]
-                for place, (sample, values) in enumerate(zip(batch, self._network(images), strict=False)):
-                    yield start + place, sample, values
 
     def _picture(self, index: int, sample, predicted: np.ndarray) -> Figure:
         """The window, its labels, and what was predicted."""
@@ -87,7 +76,7 @@ class CellScorer:
         known = labels != UNKNOWN
         wrong = np.count_nonzero((labels != found) & known) / max(1, np.count_nonzero(known))
         pictures = [jpeg(shown), *(jpeg(_coloured(raster, shown)) for raster in (labels, found))]
-        name = image.name if window.height == image.height else f"{image.name}, row {window.row}"
+        name = window_name(image, window)
         return Figure(pictures=pictures, caption=f"{name}: {100 * wrong:.1f} % of the labelled cells wrong")
 
     def test(self, model: str) -> TestOutcome:
@@ -148,11 +137,9 @@ class CellScorer:
             tables=[_score_table(scores), _confusion_table(scores)],
             notes=[
                 "IoU, intersection over union: cells that are rightly of the class, as a share of those "
-                "that are "
-                "labelled or predicted so. Dice (the same as F1) counts the right ones twice. Relaxed "
-                "precision "
-                f"and recall, for thin objects, count a cell as right within {SLACK} cells of one of its "
-                "class."
+                "that are labelled or predicted so. Dice (the same as F1) counts the right ones twice. "
+                f"Relaxed precision and recall, for thin objects, count a cell as right within {SLACK} "
+                "cells of one of its class."
             ],
         )
         pictures = Section(
@@ -162,11 +149,6 @@ class CellScorer:
             layout="pairs",
         )
         return ScoreParts(cards=cards, columns=columns, figures=figures, sections=[validation, pictures])
-
-
-def _spread(windows: ValidationBatches | None, wanted: int) -> list[int]:
-    total = windows.sample_count
-    return np.linspace(0, total - 1, min(wanted, total)).round().astype(int).tolist()
 
 
 def _coloured(raster: np.ndarray, shown: np.ndarray) -> np.ndarray:

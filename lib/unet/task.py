@@ -53,7 +53,8 @@ def _make_scorer(job: Job, network) -> Scorer:
     from unet.prediction import cell_settings, probability_network
     from unet.scorer import CellScorer
 
-    return CellScorer(job, probability_network(network), cell_settings(network, job.config))
+    largest = max((max(image.height, image.width) for image in job.held_out), default=None)
+    return CellScorer(job, probability_network(network), cell_settings(network, job.config, largest=largest))
 
 
 TASK = Task(
@@ -61,6 +62,7 @@ TASK = Task(
     title="U-Net",
     prefix="unet",
     counted="labelled cells",
+    memory_hint="tile_size, or choose a smaller architecture",
     ranking="IoU",
     main_scores=("IoU", "Dice"),
     build_network=_build_network,

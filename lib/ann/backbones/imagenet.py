@@ -28,7 +28,7 @@ def fetch(backbone: str) -> keras.Model:
     """
     if backbone not in APPLICATIONS:
         raise AnnError(
-            f"There are no ImageNet weights for backbone={backbone}. Choose {' or '.join(APPLICATIONS)}, "
+            f"There are no ImageNet weights for the backbone {backbone}. Choose {' or '.join(APPLICATIONS)}, "
             "or leave the flag -i out"
         )
     try:

@@ -32,9 +32,8 @@ def build_backbone(name: str, bands: int, details: ResNetDetails = LEGACY) -> ke
     x = convolution(64, 7, name="conv1", strides=2, padding="valid")(x)
     x = normalisation("bn_conv1", details.epsilon)(x)
     x = layers.Activation("relu", name="activation_conv1")(x)
-    x, padding = _padded(
-        x, details, name="max_pooling2d_padding"
-    )  # zeros: nothing is below them after a ReLU
+    # padded by zeros: nothing is below them after a ReLU
+    x, padding = _padded(x, details, name="max_pooling2d_padding")
     x = layers.MaxPooling2D(3, strides=2, padding=padding, name="max_pooling2d")(x)
 
     add_block = _basic_block if name == "resnet18" else _bottleneck_block
@@ -121,3 +120,8 @@ def _join(x, y, *, name: str, last: str, strides: int, epsilon: float):
         y = normalisation(f"bn{name}_{last}", epsilon, gamma="zeros")(y)
     y = layers.Add(name=f"add{name}")([y, x])
     return layers.Activation("relu", name=f"res{name}_out")(y)
+
+
+def with_stem(backbone: keras.Model) -> keras.Model:
+    """The backbone with its features at stride 2 as well: [C1, C2, C3, C4, C5]."""
+    return keras.Model(backbone.input, [stem_output(backbone), *backbone.outputs], name=backbone.name)

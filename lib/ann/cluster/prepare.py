@@ -121,9 +121,7 @@ def _write_on_nodes(
 
     task = ray.remote(num_cpus=CPUS_PER_TASK, max_retries=TRIES - 1)(_write_task)
     at_once = max(4, int(TASKS_PER_CPU * sum(node.cpus for node in cluster.nodes)))
-    sent: dict[
-        int, object
-    ] = {}  # image number -> reference; an image is sent once, however many tiles it has
+    sent: dict[int, object] = {}  # image number -> reference; an image is sent once for all its tiles
     under_way: dict[object, int] = {}
     coming = iter(enumerate(plan))
     try:

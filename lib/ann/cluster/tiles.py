@@ -36,8 +36,8 @@ class TileWork(Protocol):
     """What workers do with tiles; pickled and sent to them. One for each kind of network.
 
     load: the path of a model file, threads of the network (0: as many as it likes) -> a function of a batch
-    that gives
-        for each tile what was made of it, small enough to travel, and what runs the network. Imports Keras.
+        that gives for each tile what was made of it, small enough to travel, and what runs the network.
+        Imports Keras.
     unpack: what was made of a tile, as the pipeline wants it.
     """
 

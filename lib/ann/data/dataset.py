@@ -122,13 +122,21 @@ def part_of_image(image: LabelledImage, window: Window) -> LabelledImage:
     boxes = np.clip(image.boxes - np.array(top_left, np.int32), 0, np.array(limit, np.int32))
     inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     class_ids = image.class_ids[inside]
+    count = len(image.instance_counts)
+    shares = zip(
+        image.instance_counts,
+        count_class_ids(class_ids, count),
+        count_class_ids(image.class_ids, count),
+        strict=True,
+    )
     y1, x1, y2, x2 = window.box
     return replace(
         image,
         name=f"{image.name}[{y1}:{y2},{x1}:{x2}]",
         height=window.height,
         width=window.width,
-        instance_counts=count_class_ids(class_ids, len(image.instance_counts)),
+        # of cells, which class_ids know by blocks, about the share of the blocks
+        instance_counts=tuple(round(counted * part / max(whole, 1)) for counted, part, whole in shares),
         boxes=boxes[inside],
         class_ids=class_ids,
         read=WindowReader(read=image.read, window=window),

@@ -24,12 +24,7 @@ from ann.data.pixels.rasters import open_image, read_window
 from ann.data.pixels.windows import Window
 
 MARGIN = 0.51  # pixels at each border that don't count: tiles that share a border line share no ground
-PROBED_ROWS = (
-    0.125,
-    0.25,
-    0.5,
-    0.75,
-)  # of the height; the first one that isn't of one value tells images apart
+PROBED_ROWS = (0.125, 0.25, 0.5, 0.75)  # of the height; the first that isn't of one value tells images apart
 STRIP_PIXELS = 1 << 22  # are compared at once
 WORLD = CRS.from_epsg(4326)
 

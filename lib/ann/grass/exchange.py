@@ -11,15 +11,18 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import grass.script as gs
 
+from ann.errors import AnnError
 from ann.grass.external import LINK, external_file, files_beside, link_of, link_to
+from ann.grass.modules import interruptions_held
 from ann.grass.tables import TableLink, linked_tables, tables_of_all_maps
-from ann.grass.temporary import PREFIX, is_abandoned, mapset_folder, unique_name
+from ann.grass.temporary import PREFIX, TemporaryMaps, is_abandoned, mapset_folder, unique_name
 
 # Folders of a mapset in which a map has a file or a folder (GRASS's element_list), the decisive one last
 ELEMENTS = {
@@ -126,6 +129,45 @@ def exchange(maps: Sequence[FinishedMap], waiting: Sequence[int]) -> dict[str, s
     _clean(complete)
     journal.unlink()
     return failures
+
+
+@contextmanager
+def names_given(
+    maps: Sequence[FinishedMap], temporary: TemporaryMaps
+) -> Iterator[tuple[list[FinishedMap], dict[str, str]]]:
+    """Give maps their names, see `exchange`; yields those that have got theirs, and why others have not.
+
+    They aren't temporary any more. Interruptions wait until the end of the block, so that it can keep what is
+    to be said of one.
+    """
+    with interruptions_held() as waiting:
+        failures = exchange(maps, waiting)
+        named = [one for one in maps if one.name not in failures]
+        for one in named:
+            temporary.finished(one.temporary)
+            if one.table is not None:
+                temporary.finished(one.table)
+        yield named, failures
+
+
+def describe_failures(failures: Mapping[str, str]) -> str:
+    """Maps and why each could not be written."""
+    return "; ".join(f"<{name}>: {why}" for name, why in failures.items())
+
+
+@contextmanager
+def interruptions_told(written: Callable[[], Collection[str]]) -> Iterator[None]:
+    """Let nobody be told that no map was written if some were. written: names of those that are.
+
+    Raises:
+        AnnError: interrupted after maps had been written.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if names := written():
+            raise AnnError(f"Interrupted after maps had been written: {', '.join(names)}") from None
+        raise
 
 
 def recover() -> list[str]:

@@ -22,10 +22,10 @@ class InstanceTable:
     class_ids: array = field(default_factory=lambda: array("h"))
     scores: array = field(default_factory=lambda: array("f"))
     areas: array = field(default_factory=lambda: array("d"))  # map units squared
-    sources: array = field(default_factory=lambda: array("i"))  # index into source_names
+    sources: array = field(default_factory=lambda: array("i"))  # numbers as in source_numbers
     x: array = field(default_factory=lambda: array("d"))  # coordinates of a point inside
     y: array = field(default_factory=lambda: array("d"))
-    source_names: list[str] = field(default_factory=list)
+    source_numbers: dict[str, int] = field(default_factory=dict)  # by name, from 0 in their order
 
     def __len__(self) -> int:
         return len(self.categories)
@@ -39,15 +39,16 @@ class InstanceTable:
         self, *, category: int, class_id: int, score: float, area: float, source: str, x: float, y: float
     ) -> None:
         """Append an instance."""
-        if not self.source_names or self.source_names[-1] != source:
-            self.source_names.append(source)
         self.categories.append(category)
         self.class_ids.append(class_id)
         self.scores.append(score)
         self.areas.append(area)
-        self.sources.append(len(self.source_names) - 1)
+        self.sources.append(self._source_number(source))
         self.x.append(x)
         self.y.append(y)
+
+    def _source_number(self, name: str) -> int:
+        return self.source_numbers.setdefault(name, len(self.source_numbers))
 
     def of_class(self, class_id: int) -> np.ndarray:
         """Indices of the instances of a class."""
@@ -67,7 +68,7 @@ class InstanceTable:
 
     def part(self, indices: Sequence[int]) -> InstanceTable:
         """Some of the instances, in this order."""
-        result = InstanceTable(source_names=list(self.source_names))
+        result = InstanceTable(source_numbers=dict(self.source_numbers))
         for column in ("sources", *COLUMNS):
             values = getattr(self, column)
             getattr(result, column).extend(values[index] for index in indices)
@@ -81,8 +82,7 @@ class InstanceTable:
 
     def extend(self, other: InstanceTable) -> None:
         """Append the instances of `other`."""
-        first_source = len(self.source_names)
-        self.source_names += other.source_names
-        self.sources.extend(first_source + source for source in other.sources)
+        numbers = [self._source_number(name) for name in other.source_numbers]
+        self.sources.extend(numbers[source] for source in other.sources)
         for column in COLUMNS:
             getattr(self, column).extend(getattr(other, column))

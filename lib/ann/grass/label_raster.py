@@ -1,6 +1,4 @@
-"""Raster maps with a raster map of classes as training data: the categories' labels are the classes'
-names.
-"""
+"""Raster maps with a raster map of classes as training data: its categories are labelled with their names."""
 
 from __future__ import annotations
 
@@ -10,14 +8,16 @@ from dataclasses import dataclass
 import grass.script as gs
 import numpy as np
 
-from ann.data.dataset import Dataset, LabelledImage, check_classes, check_labels
+from ann.data.dataset import Dataset, LabelledImage, check_classes
 from ann.data.example import Example
 from ann.data.outlines.class_raster import UNKNOWN
 from ann.data.pixels.windows import Window, whole
-from ann.data.readers.pairs import find_classes
+from ann.data.readers.pairs import check_occurring, find_classes
+from ann.data.samples.values import check_pixel_sizes
 from ann.data.text import plain
 from ann.errors import DatasetError
 from ann.grass.bands import Band, cells_inside, common_dtype, find_band, find_bands, read_cells
+from ann.grass.labels import common_ground
 from ann.grass.region import Grid, computational_region, ground_size
 from ann.grass.scenes import maps_of_scenes
 
@@ -42,7 +42,7 @@ class LabelMap:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MapReader:
+class LabelledBands:
     """Reads windows of the bands with the class of each cell."""
 
     bands: tuple[Band, ...]
@@ -71,8 +71,8 @@ def open_label_raster(options: Mapping[str, str], classes: Sequence[str]) -> Dat
 
     Raises:
         AnnError: a map that isn't there; labels that are no whole numbers, or have other cells than the
-        bands;
-            a class that no category is labelled with, or several; a class without any cell in the region.
+            bands; a class that no category is labelled with, or several; a class without any cell in the
+            region; scenes of too different pixel sizes.
     """
     classes = check_classes(classes)
     extent = computational_region()
@@ -83,15 +83,14 @@ def open_label_raster(options: Mapping[str, str], classes: Sequence[str]) -> Dat
             f"r.mapcalc expression='classes = int({label.name})'"
         )
     class_ids = _class_ids(label, classes)
+    scenes = [find_bands(maps) for maps in maps_of_scenes(options)]
+    grids = [cells_inside(bands[0], extent) for bands in scenes]
     images = []
-    for maps in maps_of_scenes(options):
-        bands = find_bands(maps)
-        grid = cells_inside(bands[0], extent)
+    for bands, grid, source in zip(scenes, grids, common_ground(grids), strict=True):
         if not label.grid.limited_to(grid) or not _aligned(label.grid, grid):
             raise DatasetError(
                 f"The label raster <{label}> has other cells than <{bands[0]}>, or lies elsewhere. "
-                "Resample it "
-                f"to them: g.region raster={bands[0]}; r.resample"
+                f"Resample it to them: g.region raster={bands[0]}; r.resample"
             )
         labels = LabelMap(band=label, grid=grid, class_ids=class_ids)
         boxes, ids, cells = find_classes(labels, grid.rows, grid.columns, len(classes))
@@ -106,18 +105,14 @@ def open_label_raster(options: Mapping[str, str], classes: Sequence[str]) -> Dat
                 instance_counts=cells,
                 boxes=boxes,
                 class_ids=ids,
-                source=str(bands[0]),
+                source=str(scenes[source][0]),
                 pixel_size=ground_size(grid),
-                read=MapReader(bands=bands, labels=labels, grid=grid),
+                read=LabelledBands(bands=bands, labels=labels, grid=grid),
                 extent=(grid.west, grid.south, grid.east, grid.north),
             )
         )
-    found = {
-        name: [image.path for image in images if image.instance_counts[number]]
-        for number, name in enumerate(classes)
-    }
-    check_labels({name: where for name, where in found.items() if where}, classes, "Cells of a class")
-    return Dataset(classes=classes, images=tuple(images))
+    check_occurring(images, classes, "Cells of a class")
+    return check_pixel_sizes(Dataset(classes=classes, images=tuple(images)))
 
 
 def _class_ids(label: Band, classes: Sequence[str]) -> dict[int, int]:
@@ -132,9 +127,8 @@ def _class_ids(label: Band, classes: Sequence[str]) -> dict[int, int]:
     if missing:
         raise DatasetError(
             f"No category of <{label}> is labelled {', '.join(map(repr, missing))}; there are "
-            f"{', '.join(map(repr, named)) or 'no labels at all'}. Name the categories with r.category, "
-            "or leave "
-            "the class out of classes="
+            f"{', '.join(map(repr, named)) or 'no labels at all'}. Name the categories with r.category, or "
+            "leave the class out of classes="
         )
     twice = [name for name in classes if len(named[name]) > 1]
     if twice:

@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import shapely
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from ann.data.dataset import Dataset, LabelledImage, check_classes, check_labels, name_some
+from ann.data.ground import Groups
 from ann.data.outlines.masks import paste
 from ann.data.outlines.objects import Label, Sieve, check_drawn, far_apart, far_apart_note
 from ann.data.outlines.shapes import Polygons, covers_pixel
@@ -171,13 +170,10 @@ def common_ground(grids: Sequence[Grid]) -> list[int]:
         for one, other in shapely.STRtree(boxes).query(boxes).T.tolist()
         if one < other and grids[one].overlaps(grids[other])
     ]
-    ones, others = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-    links = coo_array((np.ones(len(pairs)), (ones, others)), shape=(len(grids), len(grids)))
-    first: dict[int, int] = {}
-    return [
-        first.setdefault(int(group), index)
-        for index, group in enumerate(connected_components(links, directed=False)[1])
-    ]
+    groups = Groups(len(grids))
+    for one, other in pairs:
+        groups.join(one, other)
+    return [groups.first(index) for index in range(len(grids))]
 
 
 def group_areas(name: str, areas: Sequence[Area], notes: list[str]) -> dict[int, list[Area]]:

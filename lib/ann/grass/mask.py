@@ -26,9 +26,8 @@ class ScratchMapset:
 
 def mask_is_set() -> bool:
     """Whether a raster mask is active in the current mapset."""
-    name, _, mapset = os.environ.get("GRASS_MASK", "MASK").partition(
-        "@"
-    )  # the variable is known since GRASS 8.5
+    # the variable is known since GRASS 8.5
+    name, _, mapset = os.environ.get("GRASS_MASK", "MASK").partition("@")
     return bool(libgis.G_find_raster2(name.encode(), (mapset or gs.gisenv()["MAPSET"]).encode()))
 
 

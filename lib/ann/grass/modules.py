@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 import grass.script as gs
 from grass.exceptions import CalledModuleError
 
+from ann.errors import AnnError
+
 HELD_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -66,7 +68,18 @@ def interruptions_held() -> Iterator[list[int]]:
             os.kill(os.getpid(), waiting[0])
 
 
-def module_failure(error: CalledModuleError) -> str:
-    """A message about a GRASS module that failed; what it printed stands above it."""
+@contextmanager
+def module_errors() -> Iterator[None]:
+    """Make errors of the library of GRASS modules that fail."""
+    try:
+        yield
+    except CalledModuleError as error:
+        raise AnnError(failure(error)) from error
+
+
+def failure(error: Exception) -> str:
+    """What to say of an error; what a GRASS module that failed printed stands above it."""
+    if not isinstance(error, CalledModuleError):
+        return str(error)
     # `cmd` is the name of the module; that of a function of grass.script is part of the message only
     return f"{error.cmd or 'A GRASS module'} failed with exit code {error.returncode}, see the messages above"

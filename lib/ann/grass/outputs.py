@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import grass.script as gs
@@ -59,13 +59,16 @@ def name_outputs(
                 legal = legalize_vector_name(f"{prefix}{name}", fallback_prefix="class_")
                 legal += "_" if legal.lower() in SQL_OPERATORS else ""
                 vectors[kind, class_id] = f"{legal}{ending}"
-    _check_distinct({f"{classes[class_id - 1]} ({kind})": name for (kind, class_id), name in vectors.items()})
+    check_distinct(
+        {f"{classes[class_id - 1]} ({kind})": name for (kind, class_id), name in vectors.items()},
+        "Give the classes other names with classes=",
+    )
     rasters = {}
     for kind, base in RASTER_KINDS.items():
         if kind in kinds:
             names = [f"{prefix}{base}"] * len(scenes)
             if len(scenes) > 1:
-                names = _distinct([f"{prefix}{base}_{_short(scene)}" for scene in scenes])
+                names = distinct([f"{prefix}{base}_{short_name(scene)}" for scene in scenes])
             rasters.update({(kind, number): name for number, name in enumerate(names)})
     return OutputNames(vectors=vectors, rasters=rasters)
 
@@ -74,10 +77,10 @@ def check_outputs(names: OutputNames) -> None:
     """Try out everything that could fail when maps are written.
 
     Raises:
-        AnnError: a map exists that would be replaced without --overwrite, a name is too long, or new
-            raster maps can't be written.
+        AnnError: a map exists that would be replaced without --overwrite, a name is too long or none of a
+            map, or new raster maps can't be written.
     """
-    _check_length(names)
+    _check_names(names)
     maps = [
         *(("vector", name) for name in names.vectors.values()),
         *(("raster", name) for name in names.rasters.values()),
@@ -110,9 +113,11 @@ def reclassified(name: str) -> list[str]:
     return [f"<{child}@{mapset}>" for child, mapset in pairs if (project / mapset / "cell" / child).exists()]
 
 
-def _check_length(names: OutputNames) -> None:
+def _check_names(names: OutputNames) -> None:
     limit = min(GRASS_NAME_LENGTH, os.pathconf(mapset_folder(), "PC_NAME_MAX"))
     for name in (*names.vectors.values(), *names.rasters.values()):
+        if not gs.legal_name(name):
+            raise AnnError(f"<{name}> can't be a map's name. Use letters, digits and underscores in output=")
         if len(name) > limit:
             raise AnnError(
                 f"Expected names of maps of at most {limit} characters, received {len(name)}: "
@@ -148,7 +153,7 @@ def _check_external(names: OutputNames) -> None:
             )
 
 
-def _short(scene: str) -> str:
+def short_name(scene: str) -> str:
     """A scene's name without mapset, folders and ending."""
     name = scene.replace("\\", "/").rsplit("/", 1)[-1]
     name = name.split("@")[0] if "@" in name else name
@@ -157,7 +162,7 @@ def _short(scene: str) -> str:
     return legalize_vector_name(name, fallback_prefix="")
 
 
-def _distinct(names: Sequence[str]) -> list[str]:
+def distinct(names: Sequence[str]) -> list[str]:
     """Names with a number added to those that came before, also where only the case differs."""
     result: dict[str, str] = {}
     last: dict[str, int] = {}
@@ -170,12 +175,13 @@ def _distinct(names: Sequence[str]) -> list[str]:
     return list(result.values())
 
 
-def _check_distinct(names: dict[str, str]) -> None:
+def check_distinct(names: Mapping[str, str], advice: str) -> None:
+    """Raise AnnError where two maps would have one name. names: by what the map is of."""
     seen: dict[str, str] = {}
     for owner, name in names.items():
         if name.lower() in seen:  # not all file systems tell cases apart, and a project may move to one
             raise AnnError(
                 f"The maps of {seen[name.lower()]} and {owner} would both be called <{name}>, in upper or "
-                "lower case. Give the classes other names with classes="
+                f"lower case. {advice}"
             )
         seen[name.lower()] = owner

@@ -102,7 +102,7 @@ class MapReader:
 
 
 class ReaderScene:
-    """Raster maps as a scene that `MapReader` reads; see `detection.scene.Scene` and `bands.MapScene`."""
+    """Raster maps as a scene that `MapReader` reads; see `inference.scene.Scene` and `bands.MapScene`."""
 
     def __init__(self, reader: MapReader, bands: Sequence[Band], grid: Grid, name: str):
         self.name, self.grid = name, grid

@@ -70,16 +70,6 @@ class Grid:
             and other.south < self.north - tolerance
         )
 
-    def touches(self, other: Grid) -> bool:
-        """Whether the extents have at least a border in common."""
-        tolerance = min(self.row_size, self.column_size)
-        return (
-            self.west < other.east + tolerance
-            and other.west < self.east + tolerance
-            and self.south < other.north + tolerance
-            and other.south < self.north + tolerance
-        )
-
     def limited_to(self, extent: Grid) -> Grid | None:
         """The part whose cells lie at least partly inside of `extent`; None if there is none."""
         first_row = math.floor((self.north - extent.north) / self.row_size + ALIGNMENT)

@@ -124,6 +124,15 @@ def resampled_sources(sources: Sequence[Source], unusable: list[Unusable], resol
     return usable
 
 
+def warn_of_differences(sources: Sequence[Source], config: ModelConfig, resolution: float | None) -> None:
+    """Warn of pixel sizes and values that are unlike those of the model's training."""
+    for source in sources:
+        if warning := pixel_size_warning(source, config, resolution):
+            gs.warning(warning)
+    if warning := values_warning(sources, config):
+        gs.warning(warning)
+
+
 def pixel_size_warning(source: Source, config: ModelConfig, resolution: float | None) -> str | None:
     """A warning if the cells are much larger or smaller than the pixels the model was trained on.
 

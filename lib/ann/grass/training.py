@@ -1,12 +1,10 @@
-"""What the modules that train do once their options are parsed: checks, then the training, whatever the
-network.
+"""What the modules that train do once their options are parsed: checks, then the training.
 
 What differs between them comes in as a `TrainModule`.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grass.script as gs
-from grass.exceptions import CalledModuleError
 
 from ann.cluster.connection import Cluster, connect
 from ann.cluster.prepare import write_dataset
@@ -29,7 +26,8 @@ from ann.data.storage import is_uri
 from ann.data.text import split_names
 from ann.errors import AnnError
 from ann.grass.labels import open_maps
-from ann.grass.modules import module_failure
+from ann.grass.modules import module_errors
+from ann.grass.options import positive
 from ann.task import Task
 from ann.training import preparation
 from ann.training.image_size import ImageSize
@@ -85,19 +83,13 @@ class Console:
         gs.percent(done, total, 1)
 
 
+@module_errors()
 def run(module: TrainModule, options: Options, flags: Flags) -> bool:
     """Train as the options of a module say; False if the run was interrupted.
 
     Raises:
         AnnError: bad input, before any work; or the training failed.
     """
-    try:
-        return _run(module, options, flags)
-    except CalledModuleError as error:
-        raise AnnError(module_failure(error)) from error
-
-
-def _run(module: TrainModule, options: Options, flags: Flags) -> bool:
     with ExitStack() as stack:
         cluster = None
         if options["cluster"]:
@@ -172,10 +164,10 @@ def check_job(module: TrainModule, options: Options, flags: Flags) -> Job:
         device_count=int(options["gpu_count"]),
         staged=model_path is not None or flags["i"],
         train_batch_norm=module.train_batch_norm(options, flags),
-        learning_rate=check_positive(options, "learning_rate"),
+        learning_rate=positive(options["learning_rate"], "learning_rate"),
         learning_rate_scaling=options["learning_rate_scaling"],
         patience=int(options["patience"]),
-        minutes=check_positive(options, "minutes") if options["minutes"] else 0.0,
+        minutes=positive(options["minutes"], "minutes") or 0.0,
         precision=options["precision"],
         augment=not flags["a"],
         balance=flags["c"],
@@ -233,17 +225,10 @@ def name_settings(options: Options, flags: Flags) -> dict[str, str]:
     return {name: value for name, value in options.items() if value} | ({"flags": chosen} if chosen else {})
 
 
-def check_positive(options: Options, name: str) -> float:
-    """An option that must be a number above 0."""
-    value = float(options[name])
-    if not 0 < value < math.inf:
-        raise AnnError(f"{name}={options[name]} is not above 0. Give a positive number")
-    return value
-
-
 def read_labels(module: TrainModule, options: Options, flags: Flags) -> Dataset:
     """All labelled images."""
-    gs.message(f"Reading the labels of {options['training_dataset'] or options['labels']}...")
+    labels = options["training_dataset"] or options["labels"] or options.get("label_raster")
+    gs.message(f"Reading the labels of {labels}...")
     classes = split_names(options["classes"])
     dataset = module.open_labels(options, classes) or open_labels(options, flags, classes)
     for note in dataset.notes:

@@ -55,19 +55,17 @@ class AreaMaps:
         made: dict[int, SceneAreas] = {}
         classes = np.unique(np.asarray(table.class_ids, dtype=np.int16)).tolist()
         environment = grid_environment(grid)
-        for class_id in classes:
-            raster = instance_raster
-            if len(classes) > 1 or adjoins:
-                raster = self._reclass(instance_raster, table, class_id, environment)
-            areas = self._temporary.vector("areas")
-            with ExitStack() as stack:
-                scratch = None
-                if mask_is_set():
-                    scratch = stack.enter_context(scratch_mapset())
+        with ExitStack() as stack:
+            scratch = stack.enter_context(scratch_mapset()) if mask_is_set() else None
+            for class_id in classes:
+                raster = instance_raster
+                if len(classes) > 1 or adjoins:
+                    raster = self._reclass(instance_raster, table, class_id, environment)
+                areas = self._temporary.vector("areas")
                 _areas_of_cells(raster, areas, environment, scratch)
-            if raster != instance_raster:
-                self._temporary.drop(raster)
-            made[class_id] = SceneAreas(name=areas, adjoins=adjoins)
+                if raster != instance_raster:
+                    self._temporary.drop(raster)
+                made[class_id] = SceneAreas(name=areas, adjoins=adjoins)
         for class_id, part in made.items():
             self._parts.setdefault(class_id, []).append(part)
 
@@ -193,6 +191,7 @@ def attribute_rows(table: InstanceTable, class_id: int, measured: np.ndarray | N
     measured: areas that replace those of `table`, whose other rows are left out; see `measure_areas`.
     """
     areas = None if measured is None else dict(measured.tolist())
+    sources = list(table.source_numbers)
     for index in table.of_class(class_id).tolist():
         category = table.categories[index]
         area = table.areas[index] if areas is None else areas.get(category)
@@ -201,7 +200,7 @@ def attribute_rows(table: InstanceTable, class_id: int, measured: np.ndarray | N
                 category=category,
                 score=table.scores[index],
                 area=area,
-                source=table.source_names[table.sources[index]],
+                source=sources[table.sources[index]],
             )
 
 

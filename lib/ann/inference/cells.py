@@ -27,6 +27,7 @@ from ann.inference.tile_rows import (
     tile_rows,
 )
 from ann.inference.tiles import TileGrid, cut_tiles
+from ann.multiples import check_multiple
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,18 +40,12 @@ class CellSettings:
 
     def __post_init__(self):
         for side in self.given.tile_shape:
-            if side % self.stride:
-                lower = side // self.stride * self.stride
-                raise AnnError(
-                    f"The tile size {side} is not a multiple of the network's stride of {self.stride} "
-                    f"pixels. Use {lower or self.stride} or {lower + self.stride}"
-                )
+            check_multiple("tile_size", side, self.stride, "the network's stride of ")
             if side <= 2 * self.halo:
                 raise AnnError(
                     f"The tile size {side} is too small: the network sees {self.reach} pixels around a "
-                    "cell, which leaves no cell of the tile whole. Use "
-                    f"{smallest_tile(self.reach, self.stride)} or "
-                    "more; the larger, the less is computed twice"
+                    "cell, which leaves no cell of the tile whole. "
+                    f"Use {smallest_tile(self.reach, self.stride)} or more; larger ones compute less twice"
                 )
 
     @property

@@ -17,7 +17,7 @@ class FileScene:
     """A GeoTIFF, JPEG, PNG or anything else that GDAL reads; a context manager that closes the file.
 
     bands: numbers from 1, in the order used for training; None takes all, without alpha bands.
-    Which cells have data `data.rasters.read_window` says, which training reads files with, too.
+    Which cells have data `data.pixels.rasters.read_window` says, which training reads files with, too.
     `transform` (affine) and `crs` are rasterio's, None where the file has no georeference.
 
     Raises:

@@ -17,7 +17,7 @@ class LabelledScene:
         self._read = image.read
 
     def read(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-        """See `detection.scene.Scene`."""
+        """See `inference.scene.Scene`."""
         example = self._read(Window(row=row, column=column, height=height, width=width))
         valid = np.ones((height, width), bool) if example.valid is None else example.valid
         return example.image, valid

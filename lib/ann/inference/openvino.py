@@ -38,6 +38,19 @@ def gpu_in_use() -> bool:
     return torch.cuda.is_available()
 
 
+def choose_runtime(*, keras_only: bool = False, precision: str | None = None) -> tuple[bool, str]:
+    """Whether OpenVINO is to run a network, and what to call what runs it.
+
+    It does where it is installed and Keras has no GPU, unless `keras_only`. precision: that it computes in;
+    None: its own choice.
+    """
+    backend = keras.backend.backend()
+    gpu, version = gpu_in_use(), openvino_version()
+    if keras_only or gpu or version is None:
+        return False, f"Keras on {backend}, {'GPU' if gpu else 'CPU'}"
+    return True, f"OpenVINO {version}, {precision or default_precision()} (and Keras on {backend})"
+
+
 def default_precision() -> str:
     """What OpenVINO computes in on this processor if nothing is asked for: float32, bfloat16 or float16."""
     import openvino
@@ -80,9 +93,19 @@ def part_compiler(*, threads: int = 0, precision: str | None = None) -> Callable
 
 
 class Part:
-    """A part of the network as a callable of arrays, compiled once for each shape."""
+    """A part of the network as a callable of arrays, compiled once for each shape.
+
+    Raises:
+        ValueError: the model has a layer that can't be translated.
+    """
 
     def __init__(self, model: keras.Model, compile_part: Callable):
+        from ann.inference.openvino_layers import unknown_layers
+
+        if unknown := sorted(unknown_layers(model)):
+            raise ValueError(
+                f"Expected layers that OpenVINO's translation knows, received {', '.join(unknown)}"
+            )
         self._model = model
         self._compile = compile_part
         self._requests = {}  # shape -> openvino.InferRequest

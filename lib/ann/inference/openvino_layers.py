@@ -15,6 +15,7 @@ import openvino.opset13 as opset
 from keras import layers, ops
 
 from ann.backbones.whole_convolution import WholeConvolution
+from ann.weights.layout import all_layers
 
 CHANNELS_FIRST = (0, 3, 1, 2)
 CHANNELS_LAST = (0, 2, 3, 1)
@@ -30,13 +31,7 @@ class _Value:
 
 def unknown_layers(model: keras.Model) -> set[str]:
     """Kinds of layers of a functional model that can't be translated."""
-    found = set()
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            found |= unknown_layers(layer)
-        elif type(layer) not in TRANSLATORS:
-            found.add(type(layer).__name__)
-    return found
+    return {type(layer).__name__ for layer in all_layers(model) if type(layer) not in TRANSLATORS}
 
 
 def translate(model: keras.Model, shape: tuple[int, ...]):

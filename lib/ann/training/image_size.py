@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ann.data.dataset import LabelledImage
 from ann.data.samples.augmentation import ZOOM_LIMIT
 from ann.errors import AnnError, DatasetError
+from ann.multiples import check_multiple
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,8 @@ class ImageSize:
 
     def __post_init__(self):
         for name, value in (("images_min_dim", self.min_dim), ("images_max_dim", self.max_dim)):
-            if value % self.multiple:
-                lower = value // self.multiple * self.multiple
-                raise AnnError(
-                    f"{name}={value} is not a multiple of {self.multiple}. "
-                    f"Use {lower or self.multiple} or {lower + self.multiple}"
-                )
+            if value:
+                check_multiple(name, value, self.multiple)
         if self.min_dim > self.max_dim:
             raise AnnError(
                 f"images_min_dim={self.min_dim} is larger than images_max_dim={self.max_dim}. "

@@ -13,6 +13,7 @@ import keras
 from ann.config import ModelConfig
 from ann.data.samples.prefetch import Prefetcher
 from ann.errors import AnnError
+from ann.evaluation.report import duration
 from ann.task import Feed, Task
 from ann.training import log, memory, state
 from ann.training.job import Reporter
@@ -110,7 +111,7 @@ def run_epochs(
         if memory.is_exhausted(error):
             raise AnnError(
                 f"The memory does not suffice ({memory.describe_use()}). Lower images_per_gpu, "
-                "images_max_dim or rois_per_image, set mini_mask_size=56,56, or choose a smaller backbone"
+                f"{task.memory_hint}"
             ) from error
         raise
     return TrainingResult(last_epoch, log.best_epoch(settings.table_path, task.ranking), False, ended_early)
@@ -305,9 +306,4 @@ def _pace(timed_from, done, now, run, left):
     per_step = (now - started) / (done - first)
     time_left = max(0.0, min(per_step * left, run.budget.seconds_left()))
     images = run.settings.batch_size / per_step
-    return f"{per_step:.2f} s/step, {images:.1f} images/s, {_duration(time_left)} left"
-
-
-def _duration(seconds):
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
+    return f"{per_step:.2f} s/step, {images:.1f} images/s, {duration(time_left)} left"

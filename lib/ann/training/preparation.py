@@ -62,9 +62,10 @@ def band_scaling(dataset: Dataset) -> dict:
 def check_initial_model(initial: ModelFile, dataset: Dataset, backbone: str, other_classes: bool) -> None:
     """Refuse initial weights of another backbone, or of other classes unless that is known."""
     if initial.backbone != backbone:
+        option = initial.kind.config.backbone_option
         raise AnnError(
-            f"The model {initial.path} has the backbone {initial.backbone}, but backbone={backbone} is asked "
-            f"for. Set backbone={initial.backbone}"
+            f"The model {initial.path} has the {option} {initial.backbone}, but {option}={backbone} is asked "
+            f"for. Set {option}={initial.backbone}"
         )
     if other_classes or initial.class_count is None:
         return

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 WARM_UP_STEPS = 500  # or a tenth of the stage, if that is less
 WARM_UP_SHARE = 0.1
 FINAL_RATE = 0.02  # share of the learning rate that is left at the end of a stage
-LAYERS = ("heads", "4+", "all")  # as `network.set_trainable` knows them, in the order of the stages
+LAYERS = ("heads", "4+", "all")  # as `Task.set_trainable` knows them, in the order of the stages
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from ann.devices.place import Place
+from ann.evaluation.report import count
 from ann.training.job import Job, Reporter, Silence
 from ann.weights import load_weights, read_model
 
@@ -111,7 +112,6 @@ def test_model(job: Job, last_epoch: int, network, record, reporter) -> None:
     if not path.exists():  # of a run that began with a version that kept none
         path = job.settings.model_path(last_epoch)
     load_weights(job.task.layout(network), read_model(path, job.task.kind))
-    count = len(job.held_out)
-    reporter.message(f"Testing {path} on the {count} {'image' if count == 1 else 'images'} left out...")
+    reporter.message(f"Testing {path} on the {count(len(job.held_out), 'image')} left out...")
     outcome = record.test(path.name)
     reporter.message(f"Scores on the images left out: {outcome.text}")

@@ -35,13 +35,12 @@ MAX_HEADER = 1 << 26  # bytes of a safetensors header
 class Checkpoint:
     """The tensors of a network by name, none of which is read before it is asked for.
 
-    others: what else is in the outermost container, e.g. `optimizer`; stamp: tells whether the file was
+    stamp: tells whether the file was
     replaced.
     """
 
     path: Path
     tensors: Mapping[str, StoredArray | DerivedArray]
-    others: tuple[str, ...]
     stamp: tuple[int, ...]
 
 
@@ -75,13 +74,12 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     table = inspect(path, "checkpoint")
     try:
         tensors = {str(entry[0]): array_of(entry, status.st_size, path) for entry in table["tensors"]}
-        others = tuple(str(name) for name in table["others"])
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelFileError(
             f"Model file {path} is damaged or made to do harm: its table of contents makes no sense. "
             f"{COPY_AGAIN}"
         ) from error
-    return Checkpoint(path=path, tensors=tensors, others=others, stamp=file_stamp(status))
+    return Checkpoint(path=path, tensors=tensors, stamp=file_stamp(status))
 
 
 def explain_other_files(path: Path, start: bytes) -> None:

@@ -1,9 +1,8 @@
 """Look into a checkpoint of PyTorch, a pickle of NumPy arrays or a safetensors file, in a process of its own.
 
 The twin of `inspection.py` for these formats, under the same limits and with the same kind of answer: for
-each
-tensor its name, shape, type and position in the file. No number is read here, and nothing of what a pickle
-names is imported or called (`pickle_contents.py`).
+each tensor its name, shape, type and position in the file. No number is read here, and nothing of what a
+pickle names is imported or called (`pickle_contents.py`).
 
 Of a checkpoint with more in it (optimiser, scheduler, counters) only the tensors of the network are listed.
 """
@@ -61,10 +60,8 @@ def contents(path: str) -> dict:
 
     Returns:
         `tensors`: [name, shape, type, position, bytes from there on, strides or None, as_text]: type in
-        NumPy's notation
-        with the byte order, or `<bfloat16`; strides count numbers, None for rows in order; as_text: the bytes
-        stand there as UTF-8 of their Latin-1 text.
-        `others`: names of what else is in the outermost container.
+        NumPy's notation with the byte order, or `<bfloat16`; strides count numbers, None for rows in order;
+        as_text: the bytes stand there as UTF-8 of their Latin-1 text.
 
     Raises:
         Refused: something in it that is not read.
@@ -77,12 +74,12 @@ def contents(path: str) -> dict:
                 return zip_contents(file)
             except (zipfile.BadZipFile, NotImplementedError, OSError, UnicodeError, EOFError) as error:
                 raise Refused(f"it is a damaged ZIP archive ({str(error)[:100]})") from error
-        if is_safetensors(start, file_size(file)):
+        if is_safetensors(start):
             return safetensors_contents(file)
         return pickle_contents(file)
 
 
-def is_safetensors(start: bytes, size: int) -> bool:
+def is_safetensors(start: bytes) -> bool:
     """Whether a file that begins so is a safetensors file: the length of a JSON object, and the object."""
     return start[8:9] == b"{" and 0 < struct.unpack("<Q", start[:8])[0] <= MAX_HEADER
 
@@ -139,9 +136,8 @@ def describe_archive(names: list[str]) -> str:
     if "emd" in ends or "dlpk" in ends:
         return (
             "it is an Esri deep learning package (.dlpk): an archive of a model, its description (.emd) "
-            "and a "
-            "program to run it. Unpack it; the .pth inside can be used if it is one of the models that "
-            "the manual lists"
+            "and a program to run it. Unpack it; the .pth inside can be used if it is one of the models "
+            "that the manual lists"
         )
     if "config.json" in names and any(name.endswith(".weights.h5") for name in names):
         return "it is a .keras file. Give the .h5 file of a model, or a checkpoint of PyTorch"
@@ -286,7 +282,7 @@ def safetensors_contents(file: BinaryIO) -> dict:
         if 8 + length + end > size:
             raise Refused(TRUNCATED)
         entries.append([name, shape, f"<{dtype}", 8 + length + start, end - start, None, False])
-    return {"tensors": checked(entries), "others": []}
+    return {"tensors": checked(entries)}
 
 
 # the tensors of a network
@@ -308,8 +304,7 @@ def table(value: object, place_of, order: str) -> dict:
             entries.append(tensor_entry(str(name), item, place_of, order))
         elif isinstance(item, Array):
             entries.append(array_entry(str(name), item))
-    others = [str(name)[:100] for name in value if value is not held][:50]
-    return {"tensors": checked(entries), "others": others}
+    return {"tensors": checked(entries)}
 
 
 def state_dict_of(value: dict) -> dict | None:

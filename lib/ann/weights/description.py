@@ -11,9 +11,7 @@ from ann.config import ModelConfig
 from ann.errors import ModelFileError
 from ann.weights.kind import ModelKind
 
-DESCRIPTION = (
-    "maskrcnn"  # the attribute; `inspection.py`, which imports nothing from here, repeats both names
-)
+DESCRIPTION = "maskrcnn"  # the attribute; `inspection.py`, which imports nothing from here, repeats both
 STATE_GROUP = "training_state"
 FORMAT_VERSION = 1
 

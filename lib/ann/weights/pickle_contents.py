@@ -335,28 +335,15 @@ def named(module: str, name: str) -> Named:
     if module.split(".")[0] in ("torch", "torchvision", "detectron2", "ultralytics", "__main__", "fastai"):
         raise Refused(
             f"it holds an object of the program ({quoted(full)}) and not weights alone, and loading that "
-            "would run "
-            "code. Save the weights alone, in the program it is from: torch.save(model.state_dict(), FILE)"
+            "would run code. Save the weights alone, in the program it is from: "
+            "torch.save(model.state_dict(), FILE)"
         )
     raise Refused(f"its pickle would run code ({quoted(full)})")
 
 
-TORCH_CONSTANTS = (
-    *(
-        "float16",
-        "float32",
-        "float64",
-        "bfloat16",
-        "half",
-        "float",
-        "double",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-    ),
-    *("uint8", "bool", "long", "int", "short", "strided", "contiguous_format", "channels_last"),
-)
+FLOATS = ("float16", "float32", "float64", "bfloat16", "half", "float", "double")
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "long", "int", "short")
+TORCH_CONSTANTS = (*FLOATS, *INTEGERS, "bool", "strided", "contiguous_format", "channels_last")
 
 
 def storage(identity: object) -> Storage:

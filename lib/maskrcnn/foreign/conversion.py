@@ -2,9 +2,9 @@
 
 Other programs keep kernels as (out, in, y, x) where they are (y, x, in, out) here, and boxes and deltas by x
 before y. Their dense layers see pooled features channel by channel, ours place by place. Deltas of the
-proposals are
-not in units of a deviation there, and detectron2 has its background behind the classes and no boxes and masks
-for it. All of that is put right in the weights, so that the network needs no other form for it.
+proposals are not in units of a deviation there, and detectron2 has its background behind the classes and no
+boxes and masks for it. All of that is put right in the weights, so that the network needs no other form for
+it.
 
 A plan is {layer: [(our array's name, its shape, names of the sources, rule)]}; a rule gets arrays and gives
 one.
@@ -72,7 +72,7 @@ def as_it_is(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def zeros(kernel: np.ndarray, *, count: int) -> np.ndarray:
+def zeros(*, count: int) -> np.ndarray:
     """The bias of a convolution that has none."""
     return np.zeros(count, np.float32)
 
@@ -145,7 +145,7 @@ def _convolution(
         source = Source(f"{theirs}.bias", (outputs,))
         return {ours: [kernel, Target(f"{ours}/bias:0", (outputs,), (source,), as_it_is)]}
     none = functools.partial(zeros, count=outputs)
-    return {ours: [kernel, Target(f"{ours}/bias:0", (outputs,), (weight,), none)]}
+    return {ours: [kernel, Target(f"{ours}/bias:0", (outputs,), (), none)]}
 
 
 def _statistics(theirs: str, channels: int) -> tuple[Source, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -33,8 +32,7 @@ def open_model(path: str | Path, settings: Mapping[str, object] | None = None) -
     Args:
         path: an `.h5` file, or a checkpoint (`.pth`, `.pt`, `.pkl`, `.safetensors`).
         settings: what is known of a checkpoint's model that the file can't tell, by the names of
-        `settings.py`; it
-            counts more than a `config.yaml` beside the file.
+            `settings.py`; it counts more than a `config.yaml` beside the file.
 
     Raises:
         ModelFileError: no model that can be used; the message says what it is, if that is known.
@@ -108,15 +106,13 @@ def check_tensors(path: Path, network: Network, layers: Plan, shapes: Mapping[st
             wanted.update({source.name: source.shape for source in target.sources})
     if missing := [name for name in wanted if name not in shapes]:
         raise ModelFileError(
-            f"Model file {path} looks like {network.name}, but {len(missing)} of its {len(wanted)} "
-            "tensors are "
-            f"missing: {some(missing)}. Use a complete file"
+            f"Model file {path} looks like {network.name}, but {len(missing)} of its {len(wanted)} tensors "
+            f"are missing: {some(missing)}. Use a complete file"
         )
     if left := [name for name in shapes if name not in wanted]:
         raise ModelFileError(
             f"Model file {path} looks like {network.name}, but has {len(left)} tensors more than that: "
-            f"{some(left)}. "
-            "It is another network; use another model"
+            f"{some(left)}. It is another network; use another model"
         )
     for name, shape in wanted.items():
         if shapes[name] != shape:
@@ -149,14 +145,13 @@ def tracked(checkpoint: Checkpoint) -> bool:
 
 def add_stored_means(checkpoint: Checkpoint, settings: Settings) -> None:
     """Older files of detectron2 hold the means and deviations of the bands."""
-    reader_of = functools.partial(ArrayReader, _bare_model(checkpoint))
     for name, setting in (("pixel_mean", "mean"), ("pixel_std", "deviation")):
         stored = next(
             (one for key, one in checkpoint.tensors.items() if IGNORED.search(key) and key.endswith(name)),
             None,
         )
         if stored is not None and 0 < np.prod(stored.shape) <= 1000:
-            with reader_of() as reader:
+            with ArrayReader(_bare_model(checkpoint)) as reader:
                 values = reader.derived_array(stored, name).ravel()
             settings.add({setting: [float(value) for value in values]}, "in the file")
 
@@ -235,8 +230,7 @@ def describe(
     if len(ratios) != 3 or len(anchors) != 5 or min(*ratios, *anchors) <= 0:
         raise ModelFileError(
             f"Model file {path} is for three anchors at each place of five levels, but its settings have "
-            "the sides "
-            f"{numbers(anchors)} and the ratios {numbers(ratios)}. Correct them"
+            f"the sides {numbers(anchors)} and the ratios {numbers(ratios)}. Correct them"
         )
     try:
         config = MaskRCNNConfig(
@@ -308,9 +302,8 @@ def band_scaling(
     for what, values in (("means", mean), ("deviations", scale)):
         if len(values) != bands or (what == "deviations" and 0 in values):
             raise ModelFileError(
-                f"Model file {path} has {bands} bands, but its settings have the {what} "
-                f"{numbers(values)}. Give "
-                "one for each band"
+                f"Model file {path} has {bands} bands, but its settings have the {what} {numbers(values)}. "
+                "Give one for each band"
             )
     if reversed_order(path, network, settings):
         mean, scale = mean[::-1], scale[::-1]

@@ -36,6 +36,29 @@ MASKS = {
     "detectron2": "roi_heads.mask_head.deconv.weight",
 }
 
+# patterns of names, the first that occurs counts: what a file with them is, whatever else is in it ...
+OTHERS = (
+    (r"^roi_heads\.keypoint_head", "a Keypoint R-CNN (of torchvision or detectron2)"),
+    (r"^roi_heads\.(box_head\.\d\.fc\d|box_predictor\.\d\.)", "a Cascade R-CNN of detectron2"),
+    (r"^sem_seg_head\.", "a panoptic or semantic segmentation network of detectron2"),
+    (
+        r"^roi_heads\.mask_head\.(coarse_head|point_head)|^roi_heads\.mask_(coarse|point)_head",
+        "a PointRend network of detectron2",
+    ),
+    (r"^roi_heads\.res5\.", "a Mask R-CNN of detectron2 without a feature pyramid (C4 or DC5)"),
+)
+# ... and without the layers of a known Mask R-CNN
+STRANGERS = (
+    (r"^roi_heads\.mask_predictor\.", "a Mask R-CNN of torchvision with another backbone than a ResNet"),
+    (r"^(transformer|class_embed|bbox_embed|sem_seg_head)\.", "a detection transformer (DETR)"),
+    (r"^(image_encoder|mask_decoder)\.", "a Segment Anything model"),
+    (r"^segmentation_head\.|^decoder\.|^classifier\.\d\.|^outc\.", "a network for semantic segmentation"),
+    (r"^(fc|classifier|head)\.(weight|bias)$", "an image classifier"),
+    (r"^layer4\.|^res5\.", "a backbone alone"),
+    (r"^\d+\.conv\.|\.dfl\.|^\d+\.cv\d\.", "a YOLO network"),
+    (r"^conv1/|^res2a", "a network of Keras"),
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
@@ -84,16 +107,15 @@ def recognise(path, shapes: Shapes) -> Network:
     if other := name_other(shapes, program):
         raise ModelFileError(
             f"Model file {path} holds {other}, which can't be used here. Use torchvision's "
-            "maskrcnn_resnet50_fpn or "
-            "maskrcnn_resnet50_fpn_v2, or detectron2's mask_rcnn_R_50_FPN or mask_rcnn_R_101_FPN"
+            "maskrcnn_resnet50_fpn or maskrcnn_resnet50_fpn_v2, or detectron2's mask_rcnn_R_50_FPN or "
+            "mask_rcnn_R_101_FPN"
         )
     assert program is not None
     stem, logits = shapes[STEMS[program]], shapes.get("roi_heads.box_predictor.cls_score.weight", ())
     if len(stem) != 4 or not 0 < stem[1] <= 1000 or len(logits) != 2 or not 2 <= logits[0] <= MAX_CLASSES:
         raise ModelFileError(
-            f"Model file {path}: the first convolution has the shape {stem} and the class layer "
-            f"{logits}, expected "
-            "(64, bands, 7, 7) and (classes with the background, 1024). Use another model"
+            f"Model file {path}: the first convolution has the shape {stem} and the class layer {logits}, "
+            "expected (64, bands, 7, 7) and (classes with the background, 1024). Use another model"
         )
     version = "v2" if program == "torchvision" and "rpn.head.conv.1.0.weight" in shapes else "v1"
     return Network(
@@ -125,16 +147,8 @@ def name_other(shapes: Shapes, program: str | None) -> str | None:
     def holds(pattern: str) -> bool:
         return any(re.search(pattern, name) for name in shapes)
 
-    if holds(r"^roi_heads\.keypoint_head"):
-        return "a Keypoint R-CNN (of torchvision or detectron2)"
-    if holds(r"^roi_heads\.box_head\.\d\.fc\d") or holds(r"^roi_heads\.box_predictor\.\d\."):
-        return "a Cascade R-CNN of detectron2"
-    if holds(r"^sem_seg_head\."):
-        return "a panoptic or semantic segmentation network of detectron2"
-    if holds(r"^roi_heads\.mask_head\.(coarse_head|point_head)|^roi_heads\.mask_(coarse|point)_head"):
-        return "a PointRend network of detectron2"
-    if holds(r"^roi_heads\.res5\."):
-        return "a Mask R-CNN of detectron2 without a feature pyramid (C4 or DC5)"
+    if other := next((what for pattern, what in OTHERS if holds(pattern)), None):
+        return other
     if holds(r"^backbone\.bottom_up\.") and not holds(r"^backbone\.fpn_"):
         return "a network of detectron2 without a feature pyramid (C4 or DC5)"
     if holds(r"^(backbone\.)?net\.(patch_embed|blocks)") or holds(
@@ -196,21 +210,7 @@ def name_stranger(shapes: Shapes, holds) -> str:
     ):
         if stem in shapes:
             return what
-    if holds(r"^roi_heads\.mask_predictor\."):
-        return "a Mask R-CNN of torchvision with another backbone than a ResNet"
-    if holds(r"^(transformer|class_embed|bbox_embed|sem_seg_head)\."):
-        return "a detection transformer (DETR)"
-    if holds(r"^(image_encoder|mask_decoder)\."):
-        return "a Segment Anything model"
-    if holds(r"^segmentation_head\.|^decoder\.|^classifier\.\d\.|^outc\."):
-        return "a network for semantic segmentation"
-    if holds(r"^(fc|classifier|head)\.(weight|bias)$"):
-        return "an image classifier"
-    if holds(r"^layer4\.|^res5\."):
-        return "a backbone alone"
-    if holds(r"^\d+\.conv\.|\.dfl\.|^\d+\.cv\d\."):
-        return "a YOLO network"
-    if holds(r"^conv1/|^res2a"):
-        return "a network of Keras"
+    if stranger := next((what for pattern, what in STRANGERS if holds(pattern)), None):
+        return stranger
     first = ", ".join(list(shapes)[:4])
     return f"no Mask R-CNN of torchvision or detectron2 (its first tensors: {ascii(first)[:160]})"

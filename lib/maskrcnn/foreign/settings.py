@@ -1,12 +1,10 @@
-"""What a file of weights can't tell about its model, from where it is told: options, files beside it,
-defaults.
+"""What a file of weights can't tell about its model, from options, files beside it and defaults.
 
 The names of the settings, in options and in a `config.yaml`:
 
     classes       names of the classes, without the background
     epsilon       of the batch normalisations
-    mean          of each band, as the program takes it: torchvision of values from 0 to 1, detectron2 of
-    grey values
+    mean          of each band, as the program takes it: torchvision of 0 to 1, detectron2 of grey values
     deviation     by which the difference from the mean is divided, likewise
     range         torchvision: the pixel value that becomes 1
     shorter_side, longer_side    what images are resized to; 0: not at all

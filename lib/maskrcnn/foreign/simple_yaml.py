@@ -100,7 +100,7 @@ def _list(lines, place, indent, depth):
                 value, place = _block(lines, place, lines[place][1], depth + 1)
         else:  # what follows the dash is a block that begins there
             inner = indent + len(content) - len(rest)
-            lines = [*lines[:place], (number, inner, rest), *lines[place + 1 :]]
+            lines[place] = (number, inner, rest)
             value, place = _block(lines, place, inner, depth + 1)
         values.append(value)
     return values, place

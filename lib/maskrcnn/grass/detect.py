@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import grass.script as gs
-from grass.exceptions import CalledModuleError
 
 from ann.cluster.connection import connect
 from ann.cluster.tiles import ClusterWorkers, Network, start_workers
@@ -19,7 +18,8 @@ from ann.data.text import join_names, split_names
 from ann.errors import AnnError, ModelFileError, SceneError
 from ann.grass.clear_up import clear_up
 from ann.grass.database import connected_database
-from ann.grass.modules import module_failure
+from ann.grass.exchange import describe_failures, interruptions_told
+from ann.grass.modules import module_errors
 from ann.grass.options import positive, use_threads
 from ann.grass.outputs import check_outputs, name_outputs
 from ann.grass.progress import ProgressDisplay
@@ -27,13 +27,13 @@ from ann.grass.scenes import split
 from ann.grass.sources import (
     Source,
     find_sources,
-    pixel_size_warning,
     resampled_sources,
-    values_warning,
+    warn_of_differences,
 )
 from ann.grass.temporary import TemporaryMaps
 from ann.grass.vector_output import table_columns
 from ann.inference.tile_rows import Workers
+from ann.multiples import check_multiple
 from ann.weights import ModelFile
 from ann.weights.checkpoint import is_checkpoint
 from maskrcnn.cluster import DetectionWork
@@ -58,32 +58,22 @@ class Request:
     outputs: OutputSettings
 
 
+@module_errors()
 def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     """Detect as the options of i.ann.maskrcnn.detect say; True if no scene failed.
 
     Raises:
         AnnError: bad input, before any work; or nothing could be detected in any scene.
     """
-    try:
-        return _run(options, flags)
-    except CalledModuleError as error:
-        raise AnnError(module_failure(error)) from error
-
-
-def _run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     start = time.perf_counter()
     clear_up()
     request = check_request(options, flags)
-    for source in request.sources:
-        if warning := pixel_size_warning(source, request.config, request.outputs.resolution):
-            gs.warning(warning)
-    if warning := values_warning(request.sources, request.config):
-        gs.warning(warning)
+    warn_of_differences(request.sources, request.config, request.outputs.resolution)
     gs.message(describe(request))
     for note in request.model.notes:
         gs.message(note)
     work = None
-    try:
+    with interruptions_told(lambda: work.written if work else ()):
         with ExitStack() as stack:
             if options["cluster"]:
                 workers = stack.enter_context(workers_of_cluster(request, options["cluster"], flags["k"]))
@@ -104,10 +94,6 @@ def _run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
         if options["format"] == "json":
             print(json.dumps(summary, indent=2))
         report(summary)
-    except KeyboardInterrupt:
-        if work is None or not work.written:
-            raise  # from here on, what is said of an interruption must be true
-        raise AnnError(f"Interrupted after maps had been written: {', '.join(work.written)}") from None
     return not failed and not work.failures
 
 
@@ -236,12 +222,7 @@ def tile_shape(text: str, config: MaskRCNNConfig) -> tuple[int, int]:
     if not text:
         return config.image_shape
     side = int(text)
-    if side % SIZE_MULTIPLE or side <= 0:
-        lower = max(SIZE_MULTIPLE, side // SIZE_MULTIPLE * SIZE_MULTIPLE)
-        raise AnnError(
-            f"Expected a tile_size that is a multiple of {SIZE_MULTIPLE}, received {side}. "
-            f"Try {lower} or {lower + SIZE_MULTIPLE}"
-        )
+    check_multiple("tile_size", side, SIZE_MULTIPLE)
     return side, side
 
 
@@ -311,8 +292,3 @@ def report(summary: dict) -> None:
             f"{len(failed)} of {len(summary['scenes'])} scenes failed: "
             + "; ".join(f"{scene['name']}: {scene['error']}" for scene in failed)
         )
-
-
-def describe_failures(failures: Mapping[str, str]) -> str:
-    """Maps and why each could not be written."""
-    return "; ".join(f"<{name}>: {why}" for name, why in failures.items())

@@ -17,9 +17,9 @@ from ann.cluster.tile_worker import SceneFile
 from ann.cluster.tiles import ClusterWorkers
 from ann.errors import AnnError, SceneError
 from ann.grass.database import Database, connected_database
-from ann.grass.exchange import FinishedMap, exchange
+from ann.grass.exchange import FinishedMap, names_given
 from ann.grass.instances import InstanceTable
-from ann.grass.modules import interruptions_held, module_failure
+from ann.grass.modules import failure
 from ann.grass.outputs import OutputNames
 from ann.grass.raster_output import (
     RasterWriter,
@@ -95,7 +95,7 @@ class DetectionRun:
     """Detects in scenes one by one, keeps temporary results, and writes all maps at the end.
 
     A scene that fails leaves nothing behind but its name. Maps get their final names in `finish` only.
-    Scenes that overlap or touch are merged when the last of them is through (see `detection.seams`): until
+    Scenes that overlap or touch are merged when the last of them is through (see `instances.seams`): until
     then their instance maps are numbered scene by scene, and objects that several of them may show are kept.
     """
 
@@ -151,21 +151,14 @@ class DetectionRun:
         for (kind, class_id), name in self._outputs.names.vectors.items():
             try:
                 finished.append(self._finish_vector(kind, class_id, name))
-            except (AnnError, OSError) as error:
-                self.failures[name] = str(error)
-            except CalledModuleError as error:
-                self.failures[name] = module_failure(error)
+            except (AnnError, OSError, CalledModuleError) as error:
+                self.failures[name] = failure(error)
         finished += [
             FinishedMap(kind="raster", temporary=temporary_name, name=name)
             for name, temporary_name in self._rasters.items()
         ]
-        with interruptions_held() as waiting:
-            self.failures |= exchange(finished, waiting)
-            named = [one for one in finished if one.name not in self.failures]
-            for one in named:
-                self._temporary.finished(one.temporary)
-                if one.table is not None:
-                    self._temporary.finished(one.table)
+        with names_given(finished, self._temporary) as (named, failures):
+            self.failures |= failures
             self.written = {one.name: one.features for one in named}
         return self.written
 
@@ -323,7 +316,7 @@ class DetectionRun:
         try:
             yield
         except (AnnError, OSError, CalledModuleError) as error:
-            message = module_failure(error) if isinstance(error, CalledModuleError) else str(error)
+            message = failure(error)
             self._results[number] = SceneResult(name=source.name, error=message)
             gs.warning(f"Scene {source.name} failed: {message}")
 

@@ -1,8 +1,8 @@
 """What the network sees of a tile: resized, scaled and padded as the model's variant wants.
 
 The legacy models see the tile as it is, in a frame of the tile's size. Other programs resize an image until
-it has
-a certain size, shrink or enlarge, and pad what they have scaled with zeros at the right and at the bottom.
+it has a certain size, shrink or enlarge, and pad what they have scaled with zeros at the right and at the
+bottom.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ FIXED_BITS = 22  # of the weights with which bytes are resized: 32 without the 8
 def resized_shape(height: int, width: int, variant: Variant) -> tuple[int, int]:
     """Size of an image of (height, width) pixels after resizing.
 
-    The shorter side gets `shorter_side`, unless the longer one were above `longer_side`. The scale is
-    applied to
-    both sides as numbers of double precision before they are rounded, so a side may end a pixel below.
+    The shorter side gets `shorter_side`, unless the longer one were above `longer_side`. The scale is applied
+    to both sides as numbers of double precision before they are rounded, so a side may end a pixel below.
     """
     if not variant.resizes:
         return height, width
@@ -94,8 +93,8 @@ def resize(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def resize_bytes(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Bilinear with anti-aliasing where it shrinks, rounded to bytes after each axis, columns first.
 
-    Weights are whole numbers of FIXED_BITS bits, as in Pillow; each band by itself. (h, w, C) -> (*shape,
-    C) uint8.
+    Weights are whole numbers of FIXED_BITS bits, as in Pillow; each band by itself. (h, w, C) ->
+    (*shape, C) uint8.
     """
     for axis in (1, 0):
         if image.shape[axis] != shape[axis]:

@@ -26,9 +26,8 @@ class Instance:
 class TileDetections(Protocol):
     """What the detector gives for one tile, n detections.
 
-    boxes: (n, 4) int32 or float32, (y1, x1, y2, x2), pixels of the tile; class_ids: (n,) int32; scores:
-    (n,) float32;
-    masks: (n, m, m) float32, probabilities inside of the box (m is 28).
+    boxes: (n, 4) int32 or float32, (y1, x1, y2, x2), pixels of the tile; class_ids: (n,) int32; scores: (n,)
+    float32; masks: (n, m, m) float32, probabilities inside of the box (m is 28).
     """
 
     boxes: np.ndarray

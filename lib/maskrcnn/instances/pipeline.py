@@ -159,9 +159,8 @@ def in_tile(found: TileDetections, window, tile: Tile, settings: DetectionSettin
 def network_input(batch: TileBatch, settings: DetectionSettings) -> tuple[np.ndarray, np.ndarray]:
     """What the network gets, of the same shape for all tiles of a scene: free places are zeros.
 
-    Returns: images (B, H, W, C) float32: padded with raw zeros, then scaled (but see `framing`); windows
-    (B, 4)
-    float32, (y1, x1, y2, x2): the part of each image that shows the scene.
+    Returns: images (B, H, W, C) float32: padded with raw zeros, then scaled (but see `framing`); windows (B,
+    4) float32, (y1, x1, y2, x2): the part of each image that shows the scene.
     """
     if settings.variant.pixels:
         return _framed_input(batch, settings)

@@ -109,11 +109,16 @@ def neighbours(scenes: Sequence[Ground]) -> list[tuple[int, ...]]:
     if len(scenes) < 2:
         return [() for _ in scenes]
     grid = finest_grid(scenes)
-    found: list[list[int]] = [[] for _ in scenes]
-    for one, two in touching_pairs(np.array([grid.box(scene) for scene in scenes]), gap=2).tolist():
+    return [tuple(sorted(numbers)) for numbers in _beside([grid.box(scene) for scene in scenes])]
+
+
+def _beside(boxes: Sequence[Box]) -> list[list[int]]:
+    """For each box the numbers of those that it overlaps or touches."""
+    found: list[list[int]] = [[] for _ in boxes]
+    for one, two in touching_pairs(np.array(boxes), gap=2).tolist():
         found[one].append(two)
         found[two].append(one)
-    return [tuple(sorted(numbers)) for numbers in found]
+    return found
 
 
 def groups(neighbours: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
@@ -182,8 +187,7 @@ def merge_scenes(
     _join_at_borders(sightings, frames)
     pairs = touching_pairs([one.mask.box for one in sightings], gap=OUTLINE_TOLERANCE)
     parents = list(range(len(sightings)))
-    for one, two in recognise(sightings, [sighting.mask for sighting in sightings], pairs):
-        join(parents, one.number, two.number)
+    recognise(sightings, [sighting.mask for sighting in sightings], pairs)
     for sighting in sightings:
         for other in sighting.same:
             join(parents, sighting.number, other)
@@ -285,10 +289,10 @@ class _Frames:
     def __init__(self, boxes: Mapping[int, Box]):
         self.boxes = boxes
         numbers = list(boxes)
-        self.beside: dict[int, list[int]] = {number: [] for number in numbers}
-        for one, two in touching_pairs(np.array(list(boxes.values())), gap=2).tolist():
-            self.beside[numbers[one]].append(numbers[two])
-            self.beside[numbers[two]].append(numbers[one])
+        self.beside = {
+            number: [numbers[other] for other in others]
+            for number, others in zip(numbers, _beside(list(boxes.values())), strict=True)
+        }
 
     def cut_sides(self, box: Box, scene: int) -> list[int]:
         """Borders of a scene that a box comes near to and that another scene shows the other side of."""
@@ -396,14 +400,8 @@ def _are_near(one: Shape, two: Shape) -> bool:
         return False
     y1, x1, y2, x2 = common
     box = (y1 - reach, x1 - reach, y2 + reach, x2 + reach)
-    canvases = []
-    for shape in (one, two):
-        canvas = np.zeros((box[2] - box[0], box[3] - box[1]), dtype=bool)
-        for piece in shape.touching(box):
-            draw(canvas, box, piece, True)
-        canvases.append(canvas)
-    near = ndimage.maximum_filter(canvases[0], size=2 * reach + 1, mode="constant")
-    return bool((near & canvases[1]).any())
+    near = ndimage.maximum_filter(_canvas(one, box), size=2 * reach + 1, mode="constant")
+    return bool((near & _canvas(two, box)).any())
 
 
 def _join_at_borders(sightings: Sequence[Sighting], frames: _Frames) -> None:
@@ -460,16 +458,16 @@ def _profile(sighting: Sighting, side: int, depth: int) -> tuple[int, int, np.nd
     """Where along a border a sighting comes near to it: start, end, (end - start,) bool."""
     box = sighting.mask.box
     along = 1 - side % 2
-    canvas, _ = _canvas(sighting, _strip(sighting.tile.box, side, depth, box))
+    canvas = _canvas(sighting.mask, _strip(sighting.tile.box, side, depth, box))
     return box[along], box[along + 2], canvas.any(axis=side % 2)
 
 
-def _canvas(sighting: Sighting, strip: Box) -> tuple[np.ndarray, Box]:
-    """The pixels of a sighting in a box, bool."""
-    canvas = np.zeros((strip[2] - strip[0], strip[3] - strip[1]), dtype=bool)
-    for piece in sighting.mask.touching(strip):
-        draw(canvas, strip, piece, True)
-    return canvas, strip
+def _canvas(shape: Shape, box: Box) -> np.ndarray:
+    """The pixels of a shape in a box, bool."""
+    canvas = np.zeros((box[2] - box[0], box[3] - box[1]), dtype=bool)
+    for piece in shape.touching(box):
+        draw(canvas, box, piece, True)
+    return canvas
 
 
 def _seen_by_third(one: Sighting, two: Sighting, side: int, frames: _Frames) -> bool:
@@ -495,7 +493,8 @@ def _draw_to_border(sighting: Sighting, side: int, start: int, places: np.ndarra
     along = list(sighting.mask.box)
     along[1 - side % 2], along[3 - side % 2] = start, start + len(places)
     y1, x1, y2, x2 = along
-    canvas, strip = _canvas(sighting, _strip(sighting.tile.box, side, BORDER_REACH, (y1, x1, y2, x2)))
+    strip = _strip(sighting.tile.box, side, BORDER_REACH, (y1, x1, y2, x2))
+    canvas = _canvas(sighting.mask, strip)
     lines = canvas if side % 2 == TOP else canvas.T  # views: lines along the border
     lines = lines if side in (TOP, LEFT) else lines[::-1]  # the one at the border first
     lines |= (np.arange(len(lines))[:, None] < np.argmax(lines, axis=0)) & places

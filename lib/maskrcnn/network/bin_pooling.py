@@ -1,9 +1,8 @@
 """Pooling as the mean over each bin ("RoIAlign"): of bilinear samples that lie evenly in it.
 
 In pixels of the input. As in `roi_pooling`, from the level of the pyramid that suits a region's size, but
-with that level,
-the samples and the place of the cells as the model's variant says. `align` is for graphs, `align_on_cpu` for
-NumPy: the only one that takes as many samples as a bin has cells, however long the bin is.
+with that level, the samples and the place of the cells as the model's variant says. `align` is for graphs,
+`align_on_cpu` for NumPy: the only one that takes as many samples as a bin has cells, however long the bin is.
 
 Shapes: B images, n regions, p x p bins, C channels. Source: K. He et al., Mask R-CNN, 2017, and the rules of
 `foreign/`'s programs.

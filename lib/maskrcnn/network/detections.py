@@ -72,13 +72,7 @@ def select_detections(
 
     order = best_indices(ops.where(valid, scores, -1.0), rois.shape[1])  # NMS wants the best first
     boxes, class_ids, scores, valid = (gather_rows(part, order) for part in (boxes, class_ids, scores, valid))
-    indices, kept = non_max_suppression(boxes, nms_threshold, count, valid, groups=class_ids)
-    boxes, class_ids, scores = (gather_rows(part, indices) for part in (boxes, class_ids, scores))
-    return (
-        ops.where(ops.expand_dims(kept, -1), boxes, 0.0),
-        ops.where(kept, class_ids, 0),
-        ops.where(kept, scores, 0.0),
-    )
+    return _without_doubles(boxes, class_ids, scores, valid, nms_threshold, count)
 
 
 def select_detections_of_every_class(
@@ -107,6 +101,11 @@ def select_detections_of_every_class(
     class_ids = picked % objects + 1
     valid &= ops.any(regions != 0, axis=-1) & (shortest_sides(boxes) >= variant.smallest_detection)
 
+    return _without_doubles(boxes, class_ids, scores, valid, nms_threshold, count)
+
+
+def _without_doubles(boxes, class_ids, scores, valid, nms_threshold, count):
+    """The best `count` of candidates that come best first, with zeros at the end."""
     indices, kept = non_max_suppression(boxes, nms_threshold, count, valid, groups=class_ids)
     boxes, class_ids, scores = (gather_rows(part, indices) for part in (boxes, class_ids, scores))
     return (

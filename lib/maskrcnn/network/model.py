@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from ann.backbones.build import build_backbone
+from ann.backbones.resnet import build_backbone
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.anchors import make_anchors
 from maskrcnn.network.boxes import normalise_boxes

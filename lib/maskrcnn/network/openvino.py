@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import keras
-
-from ann.inference.openvino import Part, default_precision, gpu_in_use, openvino_version, part_compiler
+from ann.inference.openvino import Part, choose_runtime, part_compiler
 from maskrcnn.network.inference import DenseParts, compiled_parts
 from maskrcnn.network.model import MaskRCNN
 
@@ -23,13 +21,10 @@ def openvino_parts(network: MaskRCNN, *, threads: int = 0, precision: str | None
         ImportError: OpenVINO is not installed.
         ValueError: the network has a layer that can't be translated.
     """
-    from ann.inference.openvino_layers import unknown_layers
-
-    models = (network.features, network.box_head, network.mask_head)
-    if unknown := sorted(set().union(*map(unknown_layers, models))):
-        raise ValueError(f"Expected layers that OpenVINO's translation knows, received {', '.join(unknown)}")
     compile_part = part_compiler(threads=threads, precision=precision)
-    return DenseParts(*(Part(model, compile_part) for model in models))
+    return DenseParts(
+        *(Part(model, compile_part) for model in (network.features, network.box_head, network.mask_head))
+    )
 
 
 def choose_parts(network: MaskRCNN, *, keras_only: bool = False, threads: int = 0) -> tuple[DenseParts, str]:
@@ -37,9 +32,5 @@ def choose_parts(network: MaskRCNN, *, keras_only: bool = False, threads: int = 
 
     That is OpenVINO where it is installed and Keras has no GPU, unless `keras_only`; Keras otherwise.
     """
-    backend = keras.backend.backend()
-    gpu = gpu_in_use()
-    if keras_only or gpu or openvino_version() is None:
-        return compiled_parts(network), f"Keras on {backend}, {'GPU' if gpu else 'CPU'}"
-    parts = openvino_parts(network, threads=threads)
-    return parts, f"OpenVINO {openvino_version()}, {default_precision()} (and Keras on {backend})"
+    with_openvino, runtime = choose_runtime(keras_only=keras_only)
+    return openvino_parts(network, threads=threads) if with_openvino else compiled_parts(network), runtime

@@ -56,8 +56,7 @@ def select_proposals_by_level(
 
     Returns:
         (B, count, 4) float32, best first (equal ones by level and then by logit), zeros at the end if there
-        are
-        fewer.
+        are fewer.
     """
     logits, deltas = ops.stop_gradient(logits), ops.stop_gradient(deltas)
     best, levels, start = [], [], 0

@@ -15,7 +15,7 @@ from keras import ops
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.anchors import STRIDES, level_anchor_counts
 from maskrcnn.network.bin_pooling import align
-from maskrcnn.network.boxes import denormalise_boxes, keep_pixels, normalise_boxes
+from maskrcnn.network.boxes import keep_pixels, normalise_boxes
 from maskrcnn.network.detections import select_detections, select_detections_of_every_class
 from maskrcnn.network.proposals import select_proposals, select_proposals_by_level
 from maskrcnn.network.roi_pooling import pool_flat
@@ -27,18 +27,15 @@ class Steps:
 
     Attributes:
         to_unit: boxes (..., 4) in pixels, image_shape -> in the unit.
-        to_pixels: the inverse, in float32.
         propose: logits (B, A, 2), deltas (B, A, 4), anchors (A, 4), windows (B, 4), image_shape, count ->
             (B, count, 4); anchors, windows and the answer in the unit.
         detect: rois, logits (B, n, K), deltas (B, n, K, 4), windows, confidence -> see `select_detections`.
         pool: cells (B, cells, C), rois (B, n, 4), size, image_shape, first cell -> (B, n, size, size, C).
         final_boxes: boxes (..., 4) in the unit, image_shape -> pixels of the input, NumPy: whole ones,
-        int32, or
-            float32.
+            int32, or float32.
     """
 
     to_unit: Callable
-    to_pixels: Callable
     propose: Callable
     detect: Callable
     pool: Callable
@@ -50,7 +47,6 @@ def choose_steps(config: MaskRCNNConfig) -> Steps:
     variant = config.variant
     return Steps(
         to_unit=keep_pixels if variant.pixels else normalise_boxes,
-        to_pixels=keep_pixels if variant.pixels else denormalise_boxes,
         propose=functools.partial(_propose_by_level if variant.proposals_by_level else _propose, config),
         detect=functools.partial(_detect_every_class if variant.every_class else _detect, config),
         pool=functools.partial(_pool_bins, variant) if variant.pooling == "bins" else _pool_points,

@@ -9,7 +9,7 @@ from pycocotools import mask as coco_mask
 from scipy import ndimage
 
 from ann.data.dataset import LabelledImage
-from ann.data.samples.batches import ValidationBatches
+from ann.data.samples.order import evenly
 from ann.data.samples.resize import resize_mask
 from ann.data.targets.instances import Sample
 from ann.evaluation.pictures import COLOURS, IGNORED, jpeg, shown_pixels
@@ -32,12 +32,11 @@ class Pair:
     wrong: int
 
 
-def pick_windows(windows: ValidationBatches, results: list[ImageResult], count: int) -> list[int]:
+def pick_windows(results: list[ImageResult], count: int) -> list[int]:
     """Numbers of up to `count` windows, spread over all that have objects; always the same ones."""
     with_objects = [number for number, one in enumerate(results) if (one.truth.class_ids > 0).any()]
     chosen = with_objects or list(range(len(results)))
-    places = np.linspace(0, len(chosen) - 1, min(count, len(chosen))).round().astype(int)
-    return [chosen[place] for place in places]
+    return [chosen[place] for place in evenly(len(chosen), count)]
 
 
 def draw_pair(

@@ -59,7 +59,7 @@ class DetectionScorer:
                 job.config.band_mean,
                 job.config.band_scale,
             )
-            for number in pick_windows(self._windows, results, PICTURES)
+            for number in pick_windows(results, PICTURES)
         )
         return self._scores.columns()
 
@@ -129,20 +129,17 @@ def _validation(scores: Scores) -> Section:
         title="Scores of the last epoch",
         texts=[
             f"On {count(scores.images, 'validation window')} (pieces of the validation images, as the "
-            "network "
-            "sees them)."
+            "network sees them)."
         ],
         tables=[_score_table(scores, choosing=True)],
         notes=[
-            "AP, average precision: the area under the precision-recall curve, the mean over ten demands on "
-            "how well outlines agree (intersection over union, IoU, of 0.5 to 0.95). AP50 and AP75 "
-            "demand 0.5 "
-            "and 0.75. AR: share of the objects that are found at all, over the same ten. All detections "
-            "with "
-            f"a score of {CONFIDENCE} or more count, however many an image has. Confidence: the value of the "
-            "option of i.ann.maskrcnn.detect with the best balance of wrong and missed objects (highest "
-            "F1 at "
-            "IoU 0.5), and the precision and recall it gives. A class without labelled objects has no scores."
+            "AP, average precision: the area under the precision-recall curve, the mean over ten demands "
+            "on how well outlines agree (intersection over union, IoU, of 0.5 to 0.95). AP50 and AP75 "
+            "demand 0.5 and 0.75. AR: share of the objects that are found at all, over the same ten. All "
+            f"detections with a score of {CONFIDENCE} or more count, however many an image has. Confidence: "
+            "the value of the option of i.ann.maskrcnn.detect with the best balance of wrong and missed "
+            "objects (highest F1 at IoU 0.5), and the precision and recall it gives. A class without "
+            "labelled objects has no scores."
         ],
     )
 
@@ -176,8 +173,7 @@ def _precision_recall(scores: Scores) -> list[Section]:
         title="Precision and recall of masks",
         texts=[
             "From left to right the demanded score falls: more objects are found (recall), and more of "
-            "what is "
-            "found is wrong (precision). The dot is the confidence with the best balance."
+            "what is found is wrong (precision). The dot is the confidence with the best balance."
         ],
         figures=[Figure(pictures=[precision_recall_chart(scores, name)]) for name in drawn],
         layout="three",
@@ -191,9 +187,9 @@ def _pictures(pairs: Sequence[Pair], classes: Sequence[str]) -> Section:
         title="Validation images: labels (left) and detections (right)",
         texts=[
             "Drawn are detections from each class's confidence in the table above. A red outline is a "
-            "mistake: "
-            "on the left an object that was missed, on the right a detection without such an object (wrong "
-            "class, or IoU below 0.5). Grey areas are labelled as not to be judged. Colours inside:"
+            "mistake: on the left an object that was missed, on the right a detection without such an "
+            "object (wrong class, or IoU below 0.5). Grey areas are labelled as not to be judged. Colours "
+            "inside:"
         ],
         legend=list(zip(classes, COLOURS, strict=False)),
         figures=[

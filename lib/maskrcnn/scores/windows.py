@@ -6,11 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ann.data.dataset import LabelledImage
 from ann.data.outlines.masks import CroppedMask, crop_mask
-from ann.data.pixels.windows import Window
-from ann.data.samples.batches import ValidationBatches
-from ann.data.samples.prefetch import Prefetcher
+from ann.data.samples.batches import ValidationBatches, padded_batches, window_name
 from ann.data.targets.instances import Sample
 from maskrcnn.instances.instances import TileDetections
 from maskrcnn.instances.pasting import place_mask
@@ -31,27 +28,14 @@ def detect_windows(
     the window cuts away are regions in which nothing is scored, as in training.
     """
     results = []
-    count = windows.sample_count
-    with Prefetcher(windows.sample, stop=count, workers=workers) as samples:
-        for start in range(0, count, batch_size):
-            batch = [next(samples) for _ in range(min(batch_size, count - start))]
-            images = np.zeros((batch_size, *batch[0].image.shape), np.float32)
-            contents = np.tile(np.float32([0, 0, *batch[0].image.shape[:2]]), (batch_size, 1))
-            for place, sample in enumerate(batch):
-                images[place], contents[place] = sample.image, sample.content
-            found = detector(images, contents, CONFIDENCE)
-            for place, sample in enumerate(batch):
-                name = window_name(*windows.window(start + place))
-                results.append(_result(name, sample, found[place], windows.config.variant.pasting))
+    for start, batch, images in padded_batches(windows, batch_size, workers):
+        contents = np.tile(np.float32([0, 0, *images.shape[1:3]]), (batch_size, 1))
+        contents[: len(batch)] = [sample.content for sample in batch]
+        found = detector(images, contents, CONFIDENCE)
+        for place, sample in enumerate(batch):
+            name = window_name(*windows.window(start + place))
+            results.append(_result(name, sample, found[place], windows.config.variant.pasting))
     return results
-
-
-def window_name(image: LabelledImage, window: Window) -> str:
-    """What to call a window: as its image, with its place if it is a part of it."""
-    if (window.height, window.width) == (image.height, image.width):
-        return image.name
-    y1, x1, y2, x2 = window.box
-    return f"{image.name}[{y1}:{y2},{x1}:{x2}]"
 
 
 def _result(name: str, sample: Sample, found: TileDetections, pasting: str) -> ImageResult:

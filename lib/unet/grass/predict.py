@@ -16,32 +16,30 @@ from grass.script.utils import legalize_vector_name
 from ann.errors import AnnError, SceneError
 from ann.grass.bands import CELL_NULL
 from ann.grass.clear_up import clear_up
-from ann.grass.exchange import FinishedMap, exchange
-from ann.grass.modules import interruptions_held, module_failure
+from ann.grass.exchange import FinishedMap, describe_failures, interruptions_told, names_given
+from ann.grass.modules import failure, module_errors
 from ann.grass.options import positive, use_threads
-from ann.grass.outputs import OutputNames, check_outputs
+from ann.grass.outputs import OutputNames, check_distinct, check_outputs, distinct, short_name
 from ann.grass.progress import ProgressDisplay
 from ann.grass.raster_output import RasterWriter, finish_class_raster, finish_score_raster
-from ann.grass.region import Grid, cell_area
+from ann.grass.region import cell_area, use_grid
 from ann.grass.scenes import split
 from ann.grass.sources import (
     Source,
     Unusable,
     find_sources,
     open_source,
-    pixel_size_warning,
     resampled_sources,
-    values_warning,
+    warn_of_differences,
 )
 from ann.grass.temporary import TemporaryMaps
 from ann.inference.cells import CellSettings, Part, cell_worker, predict_cells
 from ann.inference.tile_rows import Here, Workers
+from ann.multiples import check_multiple
 from ann.weights import ModelFile
 from unet.classes import class_of_probabilities
 from unet.config import UNetConfig
 from unet.model_file import read_model
-
-KINDS = ("class", "probability")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,71 +59,67 @@ class Request:
         return self.model.config
 
 
+@module_errors()
 def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     """Predict as the options of i.ann.unet.predict say; True if no scene failed.
 
     Raises:
         AnnError: bad input, before any work; or no scene could be predicted.
     """
-    try:
-        return _run(options, flags)
-    except CalledModuleError as error:
-        raise AnnError(module_failure(error)) from error
-
-
-def _run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     start = time.perf_counter()
     clear_up()
     request = check_request(options, flags)
-    for source in request.sources:
-        if warning := pixel_size_warning(source, request.config, request.resolution):
-            gs.warning(warning)
-    if warning := values_warning(request.sources, request.config):
-        gs.warning(warning)
+    warn_of_differences(request.sources, request.config, request.resolution)
     threads = int(options["nprocs"] or 0)
     use_threads(threads)
     network, settings = load(request, options, keras_only=flags["k"], threads=threads)
     workers = Here(cell_worker(network, settings))
-    scenes: list[dict] = [{"name": one.name, "error": one.error} for one in request.unusable]
-    with TemporaryMaps() as temporary:
-        finished: list[FinishedMap] = []
-        progress = ProgressDisplay(len(request.sources), "Predicting")
-        for number, source in enumerate(request.sources):
-            progress.begin(number, source)
-            try:
-                maps, summary = predict(
-                    request, number, source, workers, settings, temporary, progress.report
+    written: list[str] = []
+    with interruptions_told(lambda: written):
+        with TemporaryMaps() as temporary:
+            finished, scenes = predict_scenes(request, workers, settings, temporary)
+            failed = [scene for scene in scenes if scene["error"] is not None]
+            if len(failed) == len(scenes):
+                raise SceneError(
+                    "Nothing was predicted: "
+                    + "; ".join(f"{one['name']}: {one['error']}" for one in failed[:5])
                 )
-            except (AnnError, OSError, CalledModuleError) as error:
-                message = module_failure(error) if isinstance(error, CalledModuleError) else str(error)
-                gs.warning(f"Scene {source.name} failed: {message}")
-                scenes.append({"name": source.name, "error": message})
-                continue
-            finished += maps
-            scenes.append(summary)
-        progress.end()
-        failed = [scene for scene in scenes if scene["error"] is not None]
-        if len(failed) == len(scenes):
-            raise SceneError(
-                "Nothing was predicted: " + "; ".join(f"{one['name']}: {one['error']}" for one in failed[:5])
-            )
-        with interruptions_held() as waiting:
-            failures = exchange(finished, waiting)
-            written = [one.name for one in finished if one.name not in failures]
-            for one in finished:
-                if one.name not in failures:
-                    temporary.finished(one.temporary)
-    summary = {
-        "model": str(request.model.path),
-        "raster_maps": written,
-        "maps_failed": failures,
-        "scenes": scenes,
-        "seconds": round(time.perf_counter() - start, 3),
-    }
-    if options["format"] == "json":
-        print(json.dumps(summary, indent=2))
-    report(summary)
+            with names_given(finished, temporary) as (named, failures):
+                written += [one.name for one in named]
+        if not written:
+            raise AnnError(f"No map could be written: {describe_failures(failures)}")
+        summary = {
+            "model": str(request.model.path),
+            "raster_maps": written,
+            "maps_failed": failures,
+            "scenes": scenes,
+            "seconds": round(time.perf_counter() - start, 3),
+        }
+        if options["format"] == "json":
+            print(json.dumps(summary, indent=2))
+        report(summary)
     return not failed and not failures
+
+
+def predict_scenes(
+    request: Request, workers: Workers, settings: CellSettings, temporary: TemporaryMaps
+) -> tuple[list[FinishedMap], list[dict]]:
+    """Maps of all scenes, and what the summary says of each, with a warning for each that failed."""
+    finished: list[FinishedMap] = []
+    scenes: list[dict] = [{"name": one.name, "error": one.error} for one in request.unusable]
+    progress = ProgressDisplay(len(request.sources), "Predicting")
+    for number, source in enumerate(request.sources):
+        progress.begin(number, source)
+        try:
+            maps, summary = predict(request, number, source, workers, settings, temporary, progress.report)
+        except (AnnError, OSError, CalledModuleError) as error:
+            summary = {"name": source.name, "error": failure(error)}
+            gs.warning(f"Scene {source.name} failed: {summary['error']}")
+        else:
+            finished += maps
+        scenes.append(summary)
+    progress.end()
+    return finished, scenes
 
 
 def load(
@@ -157,18 +151,14 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
     if not 0 < threshold < 1:
         raise AnnError(f"threshold={options['threshold']} is not between 0 and 1")
     side = options["tile_size"]
-    if side and int(side) % model.config.size_multiple:
-        multiple = model.config.size_multiple
-        lower = int(side) // multiple * multiple
-        raise AnnError(
-            f"tile_size={side} is not a multiple of {multiple}, the stride of the model's network. "
-            f"Use {lower or multiple} or {lower + multiple}"
-        )
+    if side:
+        check_multiple("tile_size", int(side), model.config.size_multiple)
     resolution = positive(options["resolution"], "resolution")
     sources, unusable = find_sources(options, flags, model.config)
     if resolution is not None:
         sources = resampled_sources(sources, unusable, resolution)
-    names = name_maps(split(options["output_type"]), options["output"], model.config.classes, sources)
+    output = options["output"].removesuffix(f"@{gs.gisenv()['MAPSET']}")
+    names = name_maps(split(options["output_type"]), output, model.config.classes, sources)
     check_outputs(
         OutputNames(
             vectors={}, rasters={(key[0], place): name for place, (key, name) in enumerate(names.items())}
@@ -187,30 +177,28 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
 def name_maps(
     kinds: Sequence[str], output: str, classes: Sequence[str], sources: Sequence[Source]
 ) -> dict[tuple[str, int, int], str]:
-    """Names of the raster maps: the output's, with the scene's behind where there are several, and the
-    class's
-    behind for probabilities.
+    """Names of the raster maps: the output's, behind it the scene's where there are several, and for
+    probabilities the class's.
 
     Raises:
         AnnError: two of them would have one name.
     """
+    bases = [output]
+    if len(sources) > 1:
+        bases = distinct([f"{output}_{short_name(source.name)}" for source in sources])
     names: dict[tuple[str, int, int], str] = {}
-    for number, source in enumerate(sources):
-        base = output
-        if len(sources) > 1:
-            stem = source.name.split("@")[0].rsplit(".", 1)[0]
-            base = f"{output}_{legalize_vector_name(stem, fallback_prefix='')}"
+    for number, base in enumerate(bases):
         if "class" in kinds:
             names["class", number, 0] = base
         if "probability" in kinds:
             for class_id, name in enumerate(classes, 1):
                 legal = legalize_vector_name(name, fallback_prefix="class_")
                 names["probability", number, class_id] = f"{base}_{legal}"
-    seen: dict[str, tuple] = {}
-    for key, name in names.items():
-        if name.lower() in seen:
-            raise AnnError(f"Two raster maps would be called <{name}>. Give scenes or classes other names")
-        seen[name.lower()] = key
+    of_maps = {
+        f"{sources[number].name} ({classes[class_id - 1] if class_id else kind})": name
+        for (kind, number, class_id), name in names.items()
+    }
+    check_distinct(of_maps, "Write them one after the other, with other names for output=")
     return names
 
 
@@ -258,7 +246,7 @@ def predict(
         if part is None:
             part = Part(row=0, column=0, height=grid.rows, width=grid.columns)
         own = grid.part(part.row, part.column, part.height, part.width)
-        use_output(own)
+        use_grid(own)
         writers = {
             key: stack.enter_context(
                 RasterWriter(name, own, dtype=np.int32 if key[0] == "class" else np.float32)
@@ -298,13 +286,6 @@ def predict(
     }
 
 
-def use_output(grid: Grid) -> None:
-    """Make a grid the window that new maps are written in; scenes are read by a process of their own."""
-    from ann.grass.region import use_grid
-
-    use_grid(grid)
-
-
 def report(summary: dict) -> None:
     """The summary for people."""
     for scene in summary["scenes"]:
@@ -316,6 +297,6 @@ def report(summary: dict) -> None:
     failed = [scene for scene in summary["scenes"] if scene["error"] is not None]
     for scene in failed:
         gs.error(f"Scene {scene['name']} failed: {scene['error']}")
-    for name, why in summary["maps_failed"].items():
-        gs.error(f"Raster map <{name}> could not be written: {why}")
+    if summary["maps_failed"]:
+        gs.error(f"Maps that could not be written: {describe_failures(summary['maps_failed'])}")
     gs.message(f"Done in {summary['seconds']:.1f} s")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+
+import grass.script as gs
 
 from ann.data.dataset import Dataset
 from ann.data.outlines.label_values import parse_label_values
@@ -14,6 +15,7 @@ from ann.errors import AnnError
 from ann.grass import training
 from ann.grass.label_raster import open_label_raster
 from ann.grass.training import Initial, TrainModule
+from ann.multiples import check_multiple
 from ann.training.image_size import ImageSize
 from ann.training.preparation import summarise
 from unet.config import BACKBONE_STRIDE, PLAIN_STRIDES, UNetConfig
@@ -33,16 +35,24 @@ def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
 
 def _open_labels(options: Mapping[str, str], classes: Sequence[str]) -> Dataset | None:
     """Label rasters as files or as a map; None for labels of objects."""
-    if options["label_raster"]:
-        return open_label_raster(options, classes)
     folder = options["training_dataset"]
-    if not folder or is_uri(folder) or not Path(folder).is_dir() or not find_pairs(folder):
-        if options["ignore"]:
-            raise AnnError("ignore= is for label rasters, but the labels are objects. Leave it out")
+    if options["label_raster"]:
+        _refuse(options, ("ignore", "class_values", "class_column"), "the categories of label_raster=")
+        return open_label_raster(options, classes)
+    pairs = find_pairs(folder) if folder and not is_uri(folder) else []
+    if not pairs:
+        _refuse(options, ("ignore",), "labels of objects")
         return None
+    _refuse(options, ("class_column", "shards", "cluster"), "pairs of images and label rasters")
     meanings = dict(_meaning(text) for text in split_names(options["class_values"]))
     values = parse_label_values(meanings, split_names(options["ignore"]), classes)
-    return read_pairs(folder, classes, values)
+    return read_pairs(folder, pairs, classes, values, lambda done, total: gs.percent(done, total, 5))
+
+
+def _refuse(options: Mapping[str, str], names: Sequence[str], labels: str) -> None:
+    """Raise AnnError for options that such labels can't be used with."""
+    if given := next((name for name in names if options[name]), None):
+        raise AnnError(f"{given}= can't be used with {labels}. Leave it out")
 
 
 def _meaning(text: str) -> tuple[str, str]:
@@ -55,12 +65,7 @@ def _meaning(text: str) -> tuple[str, str]:
 def _image_size(options: Mapping[str, str], flags: Mapping[str, bool]) -> ImageSize:
     side = int(options["tile_size"])
     stride = PLAIN_STRIDES.get(options["architecture"], BACKBONE_STRIDE)
-    if side % stride or side < stride:
-        lower = side // stride * stride
-        raise AnnError(
-            f"tile_size={side} is not a multiple of {stride}, the stride of {options['architecture']}. "
-            f"Use {lower or stride} or {lower + stride}"
-        )
+    check_multiple("tile_size", side, stride)
     return ImageSize(0, side, False, multiple=stride)
 
 

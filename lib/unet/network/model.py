@@ -20,7 +20,7 @@ BACKBONE_DECODER = (128, 64, 32, 32)  # channels above a backbone, from stride 8
 def build_network(config: UNetConfig) -> keras.Model:
     """The network that `config` describes, with initial weights, under Keras' global dtype policy.
 
-    Input: (B, H, W, bands) float32, scaled; H and W are multiples of `config.stride`.
+    Input: (B, H, W, bands) float32, scaled; H and W are multiples of `config.size_multiple`.
     Output: (B, H, W, outputs) float32 logits: one for a single class (a sigmoid makes it a probability),
     else one for the background and one for each class (a softmax).
 
@@ -45,7 +45,7 @@ def build_network(config: UNetConfig) -> keras.Model:
 
 def backbone_levels(images, config: UNetConfig) -> list:
     """The image itself and a backbone's features at strides 2 to 16."""
-    from ann.backbones.build import build_backbone, with_stem
+    from ann.backbones.resnet import build_backbone, with_stem
 
     backbone = with_stem(build_backbone(config.backbone_name, config.bands))
     encoder = keras.Model(backbone.input, backbone.outputs[:-1], name="encoder")

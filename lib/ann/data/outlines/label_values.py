@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ann.data.dataset import name_some
 from ann.data.outlines.class_raster import UNKNOWN
 from ann.errors import DatasetError
 
 _COLOUR = re.compile(r"#([0-9a-fA-F]{6})")
 NO_CLASS = UNKNOWN - 1  # of a value that means nothing
-NAMED_VALUES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class LabelValues:
     """Values and the class ids they mean; all are colours 0xRRGGBB, or none is.
 
     ids: by value; 0 is the background, UNKNOWN is left out of losses and scores. Without any, values are
-    class ids themselves, or with a single class 0 and one other value.
+    class ids themselves; 255 is the class, too, where there is one only.
     """
 
     ids: Mapping[int, int]
@@ -35,22 +35,20 @@ class LabelValues:
             DatasetError: a value that no class has; `where` names the raster.
         """
         found = np.unique(values)
-        ids = self.ids or self._numbers(found, class_count)
+        ids = self.ids or self._numbers(class_count)
         table = np.array([ids.get(int(value), NO_CLASS) for value in found], dtype=np.int16)
         strange = found[table == NO_CLASS]
         if len(strange):
-            shown = ", ".join(self._name(value) for value in strange[:NAMED_VALUES])
             known = ", ".join(self._name(value) for value in list(ids)[:20])
+            shown = name_some([self._name(value) for value in strange])
             raise DatasetError(
-                f"Label raster {where} has values that mean no class: {shown}"
-                + (f" and {len(strange) - NAMED_VALUES} more" if len(strange) > NAMED_VALUES else "")
-                + f"; expected {known}. Say what they mean with class_values=value:class,..., or leave cells "
-                "of a value out with ignore=value"
+                f"Label raster {where} has values that mean no class: {shown}; expected {known}. Say what "
+                "they mean with class_values=value:class,..., or leave cells of a value out with ignore=value"
             )
         return table[np.searchsorted(found, values)]
 
-    def _numbers(self, found: np.ndarray, class_count: int) -> dict[int, int]:
-        """Values as class ids; with one class also 0 and any one other value, as 255."""
+    def _numbers(self, class_count: int) -> dict[int, int]:
+        """Values as class ids; with one class 255 is the class, too."""
         ids = {number: number for number in range(class_count + 1)} | dict.fromkeys(self.unknown, UNKNOWN)
         if class_count == 1 and 255 not in self.unknown:
             ids[255] = 1

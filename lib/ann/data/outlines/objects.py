@@ -14,7 +14,7 @@ import shapely
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ann.data.dataset import LabelledImage, name_some
+from ann.data.dataset import LabelledImage, count_instances, name_some
 from ann.data.outlines.shapes import Shape, drawn_digest
 from ann.data.pixels.windows import Window
 from ann.errors import DatasetError
@@ -88,7 +88,7 @@ def check_drawn(
     images: Sequence[LabelledImage], classes: Sequence[str], notes: Sequence[str], what: str
 ) -> None:
     """Raise DatasetError where a class has no object on any image. notes: why labels were ignored."""
-    counts = [sum(image.instance_counts[index] for image in images) for index in range(len(classes))]
+    counts = count_instances(images, len(classes))
     missing = [name for name, count in zip(classes, counts, strict=True) if not count]
     if missing:
         reasons = "".join(f" {note}" for note in notes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import warnings
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,28 +126,6 @@ def _place(source: rasterio.DatasetReader) -> Place | None:
     return Place(frame=source.crs.to_wkt() if source.crs else "", transform=source.transform)
 
 
-def read_pixels(path: str | Path, window: Window | None = None) -> tuple[np.ndarray, np.ndarray | None]:
-    """A window of an image, or all of it: (H, W, C), and (H, W) bool that is False without data, or None.
-
-    Cells without data are 0 in all bands; which they are, `read_window` says. PNG and JPEG files stay decoded
-    in memory as long as `DECODED_BYTES` suffice.
-
-    Raises:
-        DatasetError: the pixels can't be read.
-    """
-    key = _file_key(path)
-    decoded = decoded_images.get(key)
-    if decoded is not None:
-        return _part(decoded, window)
-    with open_image(path) as source:
-        size = source.width * source.height * source.count * np.dtype(source.dtypes[0]).itemsize
-        if source.driver in WHOLE_FORMATS and decoded_images.accepts(size):
-            decoded = read_window(source, whole(source.height, source.width))
-            decoded_images.put(key, decoded)
-            return _part(decoded, window)
-        return read_window(source, window or whole(source.height, source.width))
-
-
 def read_window(
     source: rasterio.DatasetReader, window: Window, bands: Sequence[int] | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -176,6 +154,32 @@ def read_window(
         return pixels, None
     pixels[~valid] = 0
     return pixels, valid
+
+
+def read_pixels(
+    path: str | Path,
+    window: Window | None = None,
+    read: Callable[[rasterio.DatasetReader, Window], Decoded] = read_window,
+) -> Decoded:
+    """A window of an image, or all of it: (H, W, C), and (H, W) bool that is False without data, or None.
+
+    Cells without data are 0 in all bands; which they are, `read_window` says. PNG and JPEG files stay decoded
+    in memory as long as `DECODED_BYTES` suffice. read: what reads a window of the open file.
+
+    Raises:
+        DatasetError: the pixels can't be read.
+    """
+    key = (read, _file_key(path))
+    decoded = decoded_images.get(key)
+    if decoded is not None:
+        return _part(decoded, window)
+    with open_image(path) as source:
+        size = source.width * source.height * source.count * np.dtype(source.dtypes[0]).itemsize
+        if source.driver in WHOLE_FORMATS and decoded_images.accepts(size):
+            decoded = read(source, whole(source.height, source.width))
+            decoded_images.put(key, decoded)
+            return _part(decoded, window)
+        return read(source, window or whole(source.height, source.width))
 
 
 def _valid_by_masks(

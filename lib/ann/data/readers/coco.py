@@ -266,8 +266,7 @@ def _locate_images(file: CocoFile, images: dict[str, dict[str, Any]], root: Path
     if missing:
         raise DatasetError(
             f"{len(missing)} image(s) of {file.path} not found: {name_some(missing)}. Expected beside it or "
-            "in "
-            f"{file.path.parent / 'images'}."
+            f"in {file.path.parent / 'images'}."
         )
     twice = _twice(str(path) for path in paths.values())
     if twice:

@@ -9,12 +9,13 @@ for the ending. Label rasters hold class numbers, 0 and 255, a palette or colour
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import rasterio
 import rasterio.windows
 
 from ann.data.dataset import (
@@ -26,10 +27,15 @@ from ann.data.dataset import (
     name_some,
 )
 from ann.data.example import Example
+from ann.data.folders import files_with_suffix, walk
+from ann.data.ground import join_ground
 from ann.data.outlines.class_raster import UNKNOWN
 from ann.data.outlines.label_values import LabelValues, pack_colours
+from ann.data.pixels.decoded import Decoded
 from ann.data.pixels.rasters import IMAGE_SUFFIXES, ImageHeader, open_image, read_header, read_pixels
 from ann.data.pixels.windows import Window, whole
+from ann.data.samples.values import check_headers
+from ann.data.text import plain
 from ann.errors import DatasetError
 
 IMAGE_FOLDERS = ("images", "image", "img", "imgs", "sat")
@@ -59,40 +65,50 @@ class LabelRaster:
     class_count: int
 
     def __call__(self, window: Window) -> np.ndarray:
-        area = rasterio.windows.Window(window.column, window.row, window.width, window.height)
-        with open_image(self.path) as source:
-            raster = source.read(window=area)
-            palette = source.colormap(1) if source.colorinterp[0].name == "palette" else None
-            known = source.read_masks(1, window=area) != 0 if source.nodata is not None else None
-        classes = self.values.class_raster(self._whole_numbers(raster, palette), self.class_count, self.path)
-        if known is not None:
-            classes[~known] = UNKNOWN
+        values, known = read_pixels(self.path, window, _read_colours if self.values.colours else _read_bands)
+        if known is None:
+            known = np.ones(values.shape[:2], bool)
+        classes = np.full(known.shape, UNKNOWN, np.int16)
+        numbers = self._whole_numbers(values[known])
+        classes[known] = self.values.class_raster(numbers, self.class_count, self.path)
         return classes
 
-    def _whole_numbers(self, raster: np.ndarray, palette) -> np.ndarray:
-        """Values (H, W) as `LabelValues` knows them, of the bands (C, H, W) of a file."""
+    def _whole_numbers(self, values: np.ndarray) -> np.ndarray:
+        """Values (N,) as `LabelValues` knows them, of those of all bands (N, C)."""
         if self.values.colours:
-            if palette is not None:
-                table = np.zeros((max(palette) + 1, 3), np.uint8)
-                table[list(palette)] = [colour[:3] for colour in palette.values()]
-                return pack_colours(table[raster[0]])
-            if len(raster) == 1:
-                return pack_colours(np.repeat(raster, 3, axis=0).transpose(1, 2, 0))
-            return pack_colours(raster.transpose(1, 2, 0))
-        if len(raster) >= 3 and (raster[:3] != raster[0]).any():
+            return pack_colours(values)
+        first = values[:, 0]
+        if values.shape[1] >= 3 and (values[:, :3] != values[:, :1]).any():
             raise DatasetError(
                 f"Label raster {self.path} shows classes by colours. Say what they mean: "
                 "class_values=#RRGGBB:class,..."
             )
-        if raster.dtype.kind == "f":
-            whole_numbers = raster[0].astype(np.int64)
-            if (whole_numbers != raster[0]).any():
-                raise DatasetError(
-                    f"Label raster {self.path} has fractions. Expected whole numbers or "
-                    "colours: store it as Byte"
-                )
-            return whole_numbers
-        return raster[0]
+        if first.dtype.kind != "f":
+            return first
+        whole_numbers = first.astype(np.int64)
+        if (whole_numbers != first).any():
+            raise DatasetError(
+                f"Label raster {self.path} has fractions. Expected whole numbers or colours: store it as Byte"
+            )
+        return whole_numbers
+
+
+def _read_bands(source: rasterio.DatasetReader, window: Window) -> Decoded:
+    """All bands (H, W, C), and (H, W) bool that is False where the first has the no-data value, or None."""
+    area = rasterio.windows.Window(window.column, window.row, window.width, window.height)
+    known = None if source.nodata is None else source.read_masks(1, window=area) != 0
+    return np.ascontiguousarray(np.moveaxis(source.read(window=area), 0, -1)), known
+
+
+def _read_colours(source: rasterio.DatasetReader, window: Window) -> Decoded:
+    """As `_read_bands`, red, green and blue of a palette or of greys, too."""
+    values, known = _read_bands(source, window)
+    if source.colorinterp[0].name == "palette":
+        palette = source.colormap(1)
+        table = np.zeros((max(palette) + 1, 3), np.uint8)
+        table[list(palette)] = [colour[:3] for colour in palette.values()]
+        return table[values[..., 0]], known
+    return (values if values.shape[2] >= 3 else np.repeat(values[..., :1], 3, axis=2)), known
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,23 +144,25 @@ def find_pairs(path: str | Path) -> list[Pair]:
     Raises:
         DatasetError: an image without a label raster, the reverse, or two files of one name.
     """
-    pairs = [pair for folders in _folders(path) for pair in _match(*folders)]
+    names_in = dict(walk(path))
+    beside: dict[Path, dict[str, Path]] = {}
+    for directory in names_in:
+        beside.setdefault(directory.parent, {})[directory.name.lower()] = directory
+    pairs = []
+    for directories in beside.values():
+        images, labels = (
+            next((directories[name] for name in names if name in directories), None)
+            for names in (IMAGE_FOLDERS, LABEL_FOLDERS)
+        )
+        if images and labels:
+            pairs += _match(images, labels, names_in)
     return sorted(pairs, key=lambda pair: pair.image)
 
 
-def _folders(path: str | Path) -> Iterator[tuple[Path, Path]]:
-    """Folders of images with their folders of labels."""
-    for directory, names, _ in os.walk(path, followlinks=True):
-        names[:] = sorted(name for name in names if not name.startswith("."))
-        by_name = {name.lower(): name for name in names}
-        image = next((by_name[name] for name in IMAGE_FOLDERS if name in by_name), None)
-        labels = next((by_name[name] for name in LABEL_FOLDERS if name in by_name), None)
-        if image and labels:
-            yield Path(directory, image), Path(directory, labels)
-
-
-def _match(images: Path, labels: Path) -> list[Pair]:
-    found = [_by_stem(folder) for folder in (images, labels)]
+def _match(images: Path, labels: Path, names_in: Mapping[Path, list[str]]) -> list[Pair]:
+    found = [_by_stem(folder, names_in[folder]) for folder in (images, labels)]
+    if not found[1]:  # such folders hold labels of other formats, too
+        return []
     for one, other, what in (
         (0, 1, "images without a label raster"),
         (1, 0, "label rasters without an image"),
@@ -159,30 +177,33 @@ def _match(images: Path, labels: Path) -> list[Pair]:
     return [Pair(image=found[0][stem], labels=found[1][stem]) for stem in found[0]]
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
+def _by_stem(folder: Path, names: list[str]) -> dict[str, Path]:
     files: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
-        if file.name.startswith(".") or file.suffix.lower() not in IMAGE_SUFFIXES:
-            continue
-        if file.stem in files:
-            raise DatasetError(f"{files[file.stem]} and {file} have the same name. Keep one of them")
-        files[file.stem] = file
+    for file in files_with_suffix(folder, names, IMAGE_SUFFIXES):
+        other = files.setdefault(plain(file.stem), file)
+        if other != file:
+            raise DatasetError(f"{other} and {file} have the same name. Keep one of them")
     return files
 
 
-def read_pairs(path: str | Path, classes: Sequence[str], values: LabelValues) -> Dataset:
-    """Open pairs of rasters. All label rasters are read once, in strips; of images only the header is.
+def read_pairs(
+    path: str | Path,
+    pairs: Sequence[Pair],
+    classes: Sequence[str],
+    values: LabelValues,
+    report: Callable[[int, int], None] | None = None,
+) -> Dataset:
+    """Open the pairs found below a directory. All label rasters are read once, in strips.
+
+    Images that show the same ground get the same `source`; report: told how many have been looked at.
 
     Raises:
-        DatasetError: no pair; one whose rasters differ in size or in georeference; labels stored as JPEG; a
-            value that means no class; a class, or the background, that nowhere occurs.
+        DatasetError: a pair whose rasters differ in size or in georeference; labels stored as JPEG; a value
+            that means no class; a class that nowhere occurs; images that can't be trained on together.
     """
     classes = check_classes(classes)
-    pairs = find_pairs(path)
-    if not pairs:
-        raise DatasetError(f"No pairs of images and label rasters found in {path}")
     with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as workers:
-        headers = list(workers.map(lambda pair: _check_pair(pair), pairs))
+        headers = list(workers.map(_check_pair, pairs))
         check_bands(headers)
         images = list(
             workers.map(
@@ -191,12 +212,17 @@ def read_pairs(path: str | Path, classes: Sequence[str], values: LabelValues) ->
                 headers,
             )
         )
+    check_occurring(images, classes, "Labels of a class")
+    return check_headers(join_ground(Dataset(classes=classes, images=tuple(images)), report))
+
+
+def check_occurring(images: Sequence[LabelledImage], classes: Sequence[str], what: str) -> None:
+    """Raise DatasetError for a class without any cell; what: how the data calls a class."""
     occurring = {
         name: [image.path for image in images if image.instance_counts[number]]
         for number, name in enumerate(classes)
     }
-    check_labels({name: paths for name, paths in occurring.items() if paths}, classes, "Labels of a class")
-    return Dataset(classes=classes, images=tuple(images))
+    check_labels({name: paths for name, paths in occurring.items() if paths}, classes, what)
 
 
 def _check_pair(pair: Pair) -> ImageHeader:
@@ -247,6 +273,7 @@ def _labelled_image(
         class_ids=class_ids,
         source=header.path,
         pixel_size=header.pixel_size,
+        place=header.place,
         read=PairReader(
             image=header.path, labels=labels, name=name, height=header.height, width=header.width
         ),
@@ -268,12 +295,13 @@ def find_classes(
     strip = -(-STRIP_ROWS // block) * block
     for window in _strips(height, width, strip):
         raster = labels(window)
-        cells += np.bincount(raster[raster > 0], minlength=class_count + 1)[: class_count + 1]
+        counts = np.bincount(raster[raster > 0], minlength=class_count + 1)[: class_count + 1]
+        cells += counts
         rows, columns = -(-window.height // block), -(-window.width // block)
         padded = np.zeros((rows * block, columns * block), raster.dtype)
         padded[: window.height, : window.width] = raster
         blocks = padded.reshape(rows, block, columns, block)
-        for class_id in range(1, class_count + 1):
+        for class_id in np.flatnonzero(counts).tolist():
             for row, column in np.argwhere((blocks == class_id).any(axis=(1, 3))):
                 y, x = window.row + int(row) * block, int(column) * block
                 found.append((y, x, min(y + block, height), min(x + block, width)))

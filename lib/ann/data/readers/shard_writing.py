@@ -263,6 +263,8 @@ def _schema():
 
 def _describe(image: LabelledImage, window: Window, part: str, example: Example) -> tuple[dict, dict]:
     """A tile's row of the table and its entry in the shard's metadata."""
+    if example.class_raster is not None:
+        raise DatasetError(f"{image.name} has a label raster, which shards don't hold. Train on it as it is")
     row, column = _place_in_scene(image, window)
     transform, crs = _georeference(image, row, column)
     visible = np.ones(len(example.masks)) if example.visible is None else example.visible

@@ -253,8 +253,8 @@ def _pair(files: Sequence[Path], vectors: Sequence[Path]) -> dict[Path, Path]:
     if lost:
         raise DatasetError(
             f"{len(lost)} image(s) without a vector file: {name_some(lost)}. Put one of the same name "
-            "beside each "
-            f"({', '.join(VECTOR_SUFFIXES)}), an empty one where there are no objects, or one for all."
+            f"beside each ({', '.join(VECTOR_SUFFIXES)}), an empty one where there are no objects, or one "
+            "for all."
         )
     return pairs
 

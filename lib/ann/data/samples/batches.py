@@ -9,14 +9,15 @@ threads, the batch size or where a run was resumed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from ann.config import ModelConfig
 from ann.data.dataset import LabelledImage
 from ann.data.pixels.windows import Window
-from ann.data.samples.order import VisitOrder, class_rarity, visit_weights
+from ann.data.samples.order import VisitOrder, class_rarity, evenly, visit_weights
+from ann.data.samples.prefetch import Prefetcher
 from ann.data.samples.samples import (
     LabelKind,
     SampleSettings,
@@ -103,8 +104,7 @@ class ValidationBatches:
             for window in validation_windows(image, config.image_shape, settings)
         ]
         if limit is not None and len(windows) > limit * batch_size:
-            picks = np.linspace(0, len(windows) - 1, limit * batch_size).round().astype(int)
-            windows = [windows[pick] for pick in picks]
+            windows = [windows[pick] for pick in evenly(len(windows), limit * batch_size)]
         self._windows = windows
 
     def __len__(self) -> int:
@@ -134,6 +134,30 @@ class ValidationBatches:
         """The sample of the window of this number, counted from 0."""
         image, window = self._windows[number]
         return validation_sample(image, window, self._config, self._settings, self._kind)
+
+
+def window_name(image: LabelledImage, window: Window) -> str:
+    """What to call a window: as its image, with its place if it is a part of it."""
+    if (window.height, window.width) == (image.height, image.width):
+        return image.name
+    y1, x1, y2, x2 = window.box
+    return f"{image.name}[{y1}:{y2},{x1}:{x2}]"
+
+
+def padded_batches(
+    windows: ValidationBatches, batch_size: int, workers: int
+) -> Iterator[tuple[int, list, np.ndarray]]:
+    """The windows in batches: number of the first, samples, and images (batch_size, H, W, C) float32.
+
+    The last batch is filled up with zeros: networks want one size.
+    """
+    count = windows.sample_count
+    with Prefetcher(windows.sample, stop=count, workers=workers) as samples:
+        for start in range(0, count, batch_size):
+            batch = [next(samples) for _ in range(min(batch_size, count - start))]
+            images = np.zeros((batch_size, *batch[0].image.shape), np.float32)
+            images[: len(batch)] = [sample.image for sample in batch]
+            yield start, batch, images
 
 
 def _check(images: Sequence[LabelledImage], config: ModelConfig) -> None:

@@ -72,3 +72,8 @@ def class_rarity(images: Sequence[LabelledImage]) -> np.ndarray:
     """For each class the square root of mean count / its count, at most 8; (classes,) float64."""
     counts = np.array(count_instances(images, len(images[0].instance_counts)), dtype=np.float64)
     return np.minimum(np.sqrt(counts.mean() / np.maximum(counts, 1)), RARITY_LIMIT)
+
+
+def evenly(count: int, wanted: int) -> list[int]:
+    """Up to `wanted` of the numbers from 0 on below `count`, spread over all of them."""
+    return np.linspace(0, count - 1, min(wanted, count)).round().astype(int).tolist()

@@ -24,8 +24,7 @@ def resize_image(
 
     image: (H, W, C), any type of numbers.
     Returns: the image (max_dim, max_dim, C) of the same type; the box of the image in it, (y1, x1, y2, x2)
-    pixels;
-        the scale; the padding ((top, bottom), (left, right)).
+        pixels; the scale; the padding ((top, bottom), (left, right)).
     """
     height, width = image.shape[:2]
     scale = legacy_scale(height, width, min_dim, max_dim)

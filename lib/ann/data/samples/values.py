@@ -14,6 +14,7 @@ import numpy as np
 
 from ann.data.dataset import Dataset, LabelledImage, name_some
 from ann.data.pixels.windows import Window, whole
+from ann.data.samples.order import evenly
 from ann.errors import DatasetError
 
 LOOKED_AT = 1000  # images, spread evenly over all
@@ -94,13 +95,13 @@ def check_values(images: Sequence[LabelledImage], *, limit: int = LOOKED_AT, see
             of different types whose values lie in different ranges; an image can't be read.
     """
     types = {image.dtype for image in images}
-    picked = np.unique(np.linspace(0, len(images) - 1, min(limit, len(images))).round().astype(int))
+    picked = evenly(len(images), limit)
     ranges: dict[str, list[tuple[LabelledImage, np.ndarray]]] = {}
     for index in picked:
         image = images[index]
         if np.dtype(image.dtype).itemsize == 1 and len(types) == 1:
             continue
-        pixels = look_at(image, np.random.default_rng([seed, 19, int(index)]))
+        pixels = look_at(image, np.random.default_rng([seed, 19, index]))
         check_fill(image, pixels)
         if len(pixels):
             ranges.setdefault(image.dtype, []).append((image, _magnitudes(pixels)))

@@ -49,7 +49,7 @@ def finish(example: Example, placed: Placed, config, settings: SampleSettings) -
     height, width = placed.after
     labels[placed.top : placed.top + height, placed.left : placed.left + width] = raster
     if placed.orientation:
-        labels = orient_image(labels[..., None], placed.orientation)[..., 0]
+        labels = orient_image(labels, placed.orientation)
     return CellSample(image=placed.image, content=placed.content, labels=np.ascontiguousarray(labels))
 
 
