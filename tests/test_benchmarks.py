@@ -135,7 +135,7 @@ def test_the_usage_of_a_process_is_that_of_its_descendants_too():
         assert process.stdout.readline() == "busy\n"
         seconds, memory = sampler.usage([process.pid])
         process.stdin.close()
-    assert 0.5 <= seconds < 5
+    assert 0.45 <= seconds < 5  # the kernel counts whole ticks of a hundredth, for each process
     assert 100 < memory < 300
     assert sampler.usage([process.pid]) == (0, 0)  # it has ended
 
