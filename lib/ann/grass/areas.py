@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import grass.lib.vector as libvector
 import grass.script as gs
 import numpy as np
+import shapely
 
 from ann.data.longitudes import TURNS
 from ann.errors import DatasetError
@@ -78,6 +79,12 @@ def read_areas(full_name: str, grids: Sequence[Grid]) -> list[Area]:
     found = []
     corners = np.array([(grid.west, grid.south) for grid in grids])
     opposite = np.array([(grid.east, grid.north) for grid in grids])
+    tree, ways = shapely.STRtree(shapely.box(*corners.T, *opposite.T)), turns()
+
+    def meets(west: float, south: float, east: float, north: float) -> bool:
+        near = tree.query(shapely.box(west, south, east, north))  # those that touch, too
+        return bool(((corners[near] < (east, north)) & (opposite[near] > (west, south))).all(axis=1).any())
+
     with LIBRARY_LOCK:
         vector = ctypes.pointer(libvector.Map_info())
         libvector.Vect_set_open_level(BUILT)
@@ -89,10 +96,7 @@ def read_areas(full_name: str, grids: Sequence[Grid]) -> list[Area]:
             count = libvector.Vect_get_num_areas(vector)
             for number in range(1, count + 1):
                 libvector.Vect_get_area_box(vector, number, ctypes.byref(box))
-                if any(
-                    ((corners < (box.E + turn, box.N)) & (opposite > (box.W + turn, box.S))).all(axis=1).any()
-                    for turn in turns()
-                ):
+                if any(meets(box.W + turn, box.S, box.E + turn, box.N) for turn in ways):
                     rings = _rings(vector, number, points)
                     if len(rings[0]) > 3:
                         found.append(Area(categories=_categories(vector, number, categories), rings=rings))
