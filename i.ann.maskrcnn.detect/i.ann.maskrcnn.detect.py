@@ -201,6 +201,14 @@
 # % guisection: Output
 # %end
 # %option
+# % key: regularize
+# % type: double
+# % label: Tolerance for right-angled outlines of areas, in map units
+# % description: How far outlines may lie beside straight walls; objects without right angles stay as they are
+# % required: no
+# % guisection: Output
+# %end
+# %option
 # % key: format
 # % type: string
 # % label: Format of the summary
@@ -232,7 +240,7 @@ import sys
 
 import grass.script as gs
 
-PACKAGES = ["numpy", "h5py", "scipy", "rasterio", "keras"]
+PACKAGES = ["numpy", "h5py", "scipy", "rasterio", "shapely", "keras"]
 
 
 def main():

@@ -93,6 +93,7 @@ def main(request: dict) -> dict:
         names=names,
         classes=classes,
         generalize=request.get("generalize"),
+        regularize=request.get("regularize"),
         resolution=request.get("resolution"),
     )
 

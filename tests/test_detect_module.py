@@ -70,6 +70,7 @@ BANDS = ("band1=red", "band2=green", "band3=blue")
         ((*BANDS, "output=1/x"), "Output prefix <1/x>"),
         ((*BANDS, f"output={'x' * 252}"), "names of maps of at most 255 characters, received 257"),
         ((*BANDS, "resolution=-1"), "resolution above 0"),
+        ((*BANDS, "generalize=1", "regularize=1"), "two ways that don't go together"),
         (("images_directory=/nowhere",), "</nowhere> does not exist"),
     ],
 )

@@ -253,6 +253,24 @@ def test_outlines_can_be_generalized_and_areas_are_measured_again(session, tmp_p
     assert session.topology("house")["areas"] == 1
 
 
+def test_outlines_become_right_angled_with_clean_topology(session, tmp_path):
+    image = draw([(10, 10, 20, 26, 1), (40, 60, 24, 20, 2), (40, 80, 24, 20, 3)])
+    image[10, 20:22] = image[29, 30] = image[15, 10] = 0  # bites
+    image[50:54, 80] = 2  # a crooked wall between neighbours of two classes
+    import_image(session, tmp_path, "scene", image)
+    session.run("g.region", "raster=scene")
+    detect(session, [["scene"]], ["area"], regularize=3.0)
+    for name, count in {"house": 2, "tree": 1}.items():
+        topology = session.topology(name)
+        assert topology["areas"] == topology["centroids"] == len(session.rows(name)) == count
+    corners = session.out("v.out.ascii", "input=house", "type=boundary", "format=wkt").splitlines()
+    assert [line.count(",") for line in corners] == [4, 4]
+    first = next(row for row in session.rows("house") if row["cat"] == "1")
+    assert float(first["area"]) == pytest.approx(20 * 26 * CELL**2)  # measured again, without the bites
+    session.run("v.overlay", "ainput=house", "binput=tree", "operator=and", "output=both")
+    assert session.topology("both")["areas"] == 0
+
+
 def test_resolution_resamples_the_scene_and_the_instance_map(scene):
     detect(scene, [["scene"]], ["area", "raster"], resolution=1.0)
     information = scene.values("r.info", "-g", "map=instances")

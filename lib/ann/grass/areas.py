@@ -65,8 +65,8 @@ def find_vector(full_name: str) -> str:
     return "@".join(find_map("Vector", full_name))
 
 
-def read_areas(full_name: str, grids: Sequence[Grid]) -> list[Area]:
-    """All areas of a map whose box meets one of these grids, in the order of their numbers.
+def read_areas(full_name: str, grids: Sequence[Grid] | None = None) -> list[Area]:
+    """All areas of a map whose box meets one of these grids, in the order of their numbers; None: all.
 
     In degrees a box meets a grid too that lies a turn around the Earth away (see `turns`).
 
@@ -77,8 +77,9 @@ def read_areas(full_name: str, grids: Sequence[Grid]) -> list[Area]:
     """
     name, _, mapset = full_name.partition("@")
     found = []
-    corners = np.array([(grid.west, grid.south) for grid in grids])
-    opposite = np.array([(grid.east, grid.north) for grid in grids])
+    everywhere = grids is None
+    corners = np.array([(grid.west, grid.south) for grid in grids or ()]).reshape(-1, 2)
+    opposite = np.array([(grid.east, grid.north) for grid in grids or ()]).reshape(-1, 2)
     tree, ways = shapely.STRtree(shapely.box(*corners.T, *opposite.T)), turns()
 
     def meets(west: float, south: float, east: float, north: float) -> bool:
@@ -96,7 +97,7 @@ def read_areas(full_name: str, grids: Sequence[Grid]) -> list[Area]:
             count = libvector.Vect_get_num_areas(vector)
             for number in range(1, count + 1):
                 libvector.Vect_get_area_box(vector, number, ctypes.byref(box))
-                if any(meets(box.W + turn, box.S, box.E + turn, box.N) for turn in ways):
+                if everywhere or any(meets(box.W + turn, box.S, box.E + turn, box.N) for turn in ways):
                     rings = _rings(vector, number, points)
                     if len(rings[0]) > 3:
                         found.append(Area(categories=_categories(vector, number, categories), rings=rings))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 
 from ann.errors import AnnError
 
@@ -16,6 +17,16 @@ def positive(text: str, option: str) -> float | None:
     if not (math.isfinite(value) and value > 0):
         raise AnnError(f"Expected {option} above 0, received {text}")
     return value
+
+
+def check_outlines(options: Mapping[str, str]) -> tuple[float | None, float | None]:
+    """The tolerances generalize= and regularize= of outlines, map units; at most one of them is given."""
+    if options["generalize"] and options["regularize"]:
+        raise AnnError(
+            "generalize= and regularize= make outlines simpler in two ways that don't go together. "
+            "Give regularize= for objects with right angles, generalize= for all others"
+        )
+    return positive(options["generalize"], "generalize"), positive(options["regularize"], "regularize")
 
 
 def use_threads(count: int) -> None:

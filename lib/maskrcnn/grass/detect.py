@@ -20,7 +20,7 @@ from ann.grass.clear_up import clear_up
 from ann.grass.database import connected_database
 from ann.grass.exchange import describe_failures, interruptions_told
 from ann.grass.modules import module_errors
-from ann.grass.options import positive, use_threads
+from ann.grass.options import check_outlines, positive, use_threads
 from ann.grass.outputs import check_outputs, name_outputs
 from ann.grass.progress import ProgressDisplay
 from ann.grass.scenes import split
@@ -167,6 +167,7 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
     sources, unusable = find_sources(options, flags, config)
     if resolution is not None:
         sources = resampled_sources(sources, unusable, resolution)
+    generalize, regularize = check_outlines(options)
     kinds = split(options["output_type"]) or ["area"]
     names = name_outputs(kinds, options["output"], config.classes, [source.name for source in sources])
     check_outputs(names)
@@ -185,7 +186,8 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
             names=names,
             classes=config.classes,
             resolution=resolution,
-            generalize=positive(options["generalize"], "generalize"),
+            generalize=generalize,
+            regularize=regularize,
             database=connected_database(table_columns()) if names.vectors else None,
         ),
     )

@@ -30,6 +30,7 @@ from ann.grass.raster_output import (
     write_lookup,
 )
 from ann.grass.region import cell_area
+from ann.grass.regular_areas import regularize_areas
 from ann.grass.sources import (
     Source,
     grid_to_work_in,
@@ -80,7 +81,7 @@ class SceneResult:
 class OutputSettings:
     """How results are written.
 
-    generalize: tolerance of outlines, map units; None keeps them as they are.
+    generalize, regularize: tolerance of simpler or of right-angled outlines, map units; None keeps them.
     database: for attribute tables, tried out; None looks it up when the first table is written.
     """
 
@@ -88,6 +89,7 @@ class OutputSettings:
     classes: tuple[str, ...]
     resolution: float | None = None
     generalize: float | None = None
+    regularize: float | None = None
     database: Database | None = None
 
 
@@ -148,9 +150,17 @@ class DetectionRun:
         all or none have got their names; `written` says what is there.
         """
         finished: list[FinishedMap] = []
+        areas = self._collect_areas()
         for (kind, class_id), name in self._outputs.names.vectors.items():
+            if name in self.failures:
+                continue
             try:
-                finished.append(self._finish_vector(kind, class_id, name))
+                geometry = (
+                    areas.get(class_id)
+                    if kind == "area"
+                    else make_points(self._table, class_id, self._temporary)
+                )
+                finished.append(self._finish_vector(kind, class_id, name, geometry))
             except (AnnError, OSError, CalledModuleError) as error:
                 self.failures[name] = failure(error)
         finished += [
@@ -162,16 +172,31 @@ class DetectionRun:
             self.written = {one.name: one.features for one in named}
         return self.written
 
-    def _finish_vector(self, kind: str, class_id: int, name: str) -> FinishedMap:
+    def _collect_areas(self) -> dict[int, str]:
+        """Temporary maps of areas with the outlines asked for, by class; what fails is in `failures`."""
+        outputs, temporary = self._outputs, self._temporary
+        names = {class_id: name for (kind, class_id), name in outputs.names.vectors.items() if kind == "area"}
+        areas: dict[int, str] = {}
+        for class_id, name in names.items():
+            try:
+                geometry = self._areas.collect(class_id)
+                if geometry is not None and outputs.generalize:
+                    geometry = generalize_areas(geometry, outputs.generalize, temporary)
+            except (AnnError, OSError, CalledModuleError) as error:
+                self.failures[name] = failure(error)
+            else:
+                areas |= {} if geometry is None else {class_id: geometry}
+        if outputs.regularize and areas:
+            try:  # all together, since neighbours may be of other classes
+                areas = regularize_areas(areas, outputs.regularize, temporary)
+            except (AnnError, OSError, CalledModuleError) as error:
+                self.failures |= {names[class_id]: failure(error) for class_id in areas}
+        return areas
+
+    def _finish_vector(self, kind: str, class_id: int, name: str, geometry: str | None) -> FinishedMap:
         """Everything of a vector map but its name."""
-        measured = None
-        if kind == "area":
-            geometry = self._areas.collect(class_id)
-            if geometry is not None and self._outputs.generalize:
-                geometry = generalize_areas(geometry, self._outputs.generalize, self._temporary)
-                measured = measure_areas(geometry)
-        else:
-            geometry = make_points(self._table, class_id, self._temporary)
+        changed = self._outputs.generalize or self._outputs.regularize
+        measured = measure_areas(geometry) if kind == "area" and geometry and changed else None
         sources = [result.name for result in self.results if result.error is None]
         if self._database is None:
             self._database = self._outputs.database or connected_database(table_columns())
