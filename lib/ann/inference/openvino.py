@@ -1,6 +1,6 @@
 """Networks run by OpenVINO, which is faster on CPUs than Keras' backends; an optional extra.
 
-The layers are translated one by one (`openvino_layers`), so no backend has to trace the network: it is the
+The layers are translated one by one (`graph_layers`), so no backend has to trace the network: it is the
 same for all backends, takes a second instead of many, and writes nothing to disk.
 """
 
@@ -77,7 +77,7 @@ def part_compiler(*, threads: int = 0, precision: str | None = None) -> Callable
     """
     import openvino
 
-    from ann.inference.openvino_layers import translate
+    from ann.inference.openvino_graph import openvino_model
 
     settings = {"PERFORMANCE_HINT": "LATENCY"}
     if threads:
@@ -87,7 +87,7 @@ def part_compiler(*, threads: int = 0, precision: str | None = None) -> Callable
     core = openvino.Core()
 
     def compile_part(model: keras.Model, shape: tuple[int, ...]):
-        return core.compile_model(translate(model, shape), "CPU", settings)
+        return core.compile_model(openvino_model(model, shape), "CPU", settings)
 
     return compile_part
 
@@ -100,12 +100,9 @@ class Part:
     """
 
     def __init__(self, model: keras.Model, compile_part: Callable):
-        from ann.inference.openvino_layers import unknown_layers
+        from ann.inference.graph_layers import check_layers
 
-        if unknown := sorted(unknown_layers(model)):
-            raise ValueError(
-                f"Expected layers that OpenVINO's translation knows, received {', '.join(unknown)}"
-            )
+        check_layers(model)
         self._model = model
         self._compile = compile_part
         self._requests = {}  # shape -> openvino.InferRequest
