@@ -51,7 +51,7 @@
 # %flag
 # % key: i
 # % label: Start the backbone from ImageNet weights
-# % description: They are downloaded once, through Keras; for resnet50 and resnet101
+# % description: For efficientnet_lite0 (a Python package), resnet50 and resnet101 (downloaded once)
 # % guisection: Model
 # %end
 # %flag
@@ -329,8 +329,8 @@
 # % key: backbone
 # % type: string
 # % label: Backbone of the network
-# % description: Deeper ones learn more and take longer
-# % options: resnet18,resnet50,resnet101
+# % description: Deeper ones learn more and take longer; efficientnet_lite0 is made for CPUs
+# % options: efficientnet_lite0,resnet18,resnet50,resnet101
 # % answer: resnet101
 # % required: no
 # % guisection: Model

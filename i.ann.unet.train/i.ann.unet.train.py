@@ -38,7 +38,7 @@
 # %flag
 # % key: i
 # % label: Start the backbone from ImageNet weights
-# % description: They are downloaded once, through Keras; for unet_resnet50 and unet_resnet101
+# % description: For unet_efficientnet_lite0 (a Python package), unet_resnet50 and 101 (downloaded once)
 # % guisection: Model
 # %end
 # %flag
@@ -300,7 +300,7 @@
 # % type: string
 # % label: Network
 # % description: The plain U-Net, one with the first blocks of VGG16, or one over a ResNet
-# % options: unet,unet_vgg,unet_resnet18,unet_resnet50,unet_resnet101
+# % options: unet,unet_vgg,unet_efficientnet_lite0,unet_resnet18,unet_resnet50,unet_resnet101
 # % answer: unet_resnet18
 # % required: no
 # % guisection: Model

@@ -55,7 +55,10 @@ def test_the_reach_is_the_farthest_cell_that_changes_the_output(name):
     assert reach(network, stride) == expected
 
 
-@pytest.mark.parametrize(("architecture", "cells"), [("unet_vgg", 64), ("unet", 122), ("unet_resnet18", 165)])
+@pytest.mark.parametrize(
+    ("architecture", "cells"),
+    [("unet_vgg", 64), ("unet", 122), ("unet_resnet18", 165), ("unet_efficientnet_lite0", 0)],
+)
 def test_the_reach_of_the_architectures(architecture, cells):
     config = UNetConfig(classes=("road",), backbone=architecture, image_shape=(64, 64))
     assert reach(build_network(config), config.size_multiple) == cells

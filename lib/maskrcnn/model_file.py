@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ann import weights
+from ann.backbones.names import BACKBONES, STEMS
 from ann.errors import ModelFileError
 from ann.weights import ModelFile
 from ann.weights.kind import ModelKind, Recognised
 from maskrcnn.config import MaskRCNNConfig
 
-STEM = "conv1"
+LITE_LAYERS = ("stem_conv", "block7a_project_conv")  # the first and the last of EfficientNet-Lite0
 CLASS_LAYER = "mrcnn_class_logits"
 HEADS = ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask")
 
@@ -29,10 +30,12 @@ def read_model(path: str | Path) -> ModelFile:
 
 def recognise_backbone(layers: Sequence[str]) -> str | None:
     """The backbone whose layers these are, by the blocks of its fourth stage; None if it is no known one."""
+    if all(name in layers for name in LITE_LAYERS):
+        return "efficientnet_lite0"
     blocks = {match[1] for match in map(RESIDUAL_BLOCK.match, layers) if match}
     name = STAGE_4_BLOCKS.get(len(blocks))
     bottleneck = "res4a_branch2c" in layers
-    return name if STEM in layers and name and bottleneck == (name != "resnet18") else None
+    return name if "conv1" in layers and name and bottleneck == (name != "resnet18") else None
 
 
 def recognise(path: Path, layers: Mapping[str, tuple]) -> Recognised:
@@ -45,13 +48,15 @@ def recognise(path: Path, layers: Mapping[str, tuple]) -> Recognised:
     if backbone is None:
         held = ", ".join([name for name, arrays in layers.items() if arrays][:5]) or "none"
         raise ModelFileError(
-            f"Model file {path} is no Mask R-CNN with a resnet18, resnet50 or resnet101 backbone "
+            f"Model file {path} is no Mask R-CNN with the backbone {' or '.join(BACKBONES)} "
             f"in the legacy layout; the layers with weights in it: {ascii(held)[:200]}. Use another model"
         )
-    stem = layers[STEM][0].shape
+    name = next(name for name in STEMS if name in layers)
+    stem = layers[name][0].shape
     if len(stem) != 4 or not 0 < stem[2] <= 1000:
         raise ModelFileError(
-            f"Model file {path}: layer {STEM} has a kernel of shape {stem}, expected (7, 7, bands, 64). "
+            f"Model file {path}: layer {name} has a kernel of shape {stem}, expected "
+            "(height, width, bands, filters). "
             "Use another model"
         )
     logits = layers.get(CLASS_LAYER)
@@ -91,7 +96,7 @@ def recognised_config(found: Recognised) -> MaskRCNNConfig:
 
 KIND = ModelKind(
     config=MaskRCNNConfig,
-    stems=(STEM,),
+    stems=STEMS,
     heads=HEADS,
     recognise=recognise,
     undescribed=recognised_config,

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ann import weights
+from ann.backbones import names
 from ann.errors import ModelFileError
 from ann.weights import ModelFile
 from ann.weights.kind import ModelKind, Recognised
 from unet.config import UNetConfig
 
-STEMS = ("encoder0_conv1", "conv1")  # of the plain networks and of backbones
+STEMS = ("encoder0_conv1", *names.STEMS)  # of the plain networks and of backbones
 HEAD = "logits"
 
 

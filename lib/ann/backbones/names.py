@@ -1,12 +1,14 @@
-"""The backbones there are, by the names of the option `backbone`, and where ResNets differ; knows no
-Keras.
+"""The backbones there are, by the names of the option `backbone`, what their layers are called, and where
+ResNets differ; knows no Keras.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-BACKBONES = ("resnet18", "resnet50", "resnet101")
+BACKBONES = ("resnet18", "resnet50", "resnet101", "efficientnet_lite0")
+STEMS = ("conv1", "stem_conv")  # names that the first convolution can have
+UPPER_LAYERS = r"(res|bn)[45]|block[4-7]"  # how names of layers at strides 16 and 32 begin
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,7 @@ EPSILON = LEGACY.epsilon
 BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 
 
-def build_backbone(name: str, bands: int, details: ResNetDetails = LEGACY) -> keras.Model:
+def build_resnet(name: str, bands: int, details: ResNetDetails = LEGACY) -> keras.Model:
     """The backbone `name`, of any image height and width that are multiples of 32.
 
     Input: (batch, height, width, bands) float32, scaled pixels.
@@ -49,11 +49,6 @@ def build_backbone(name: str, bands: int, details: ResNetDetails = LEGACY) -> ke
             )
         outputs.append(x)
     return keras.Model(images, outputs, name=name)
-
-
-def stem_output(backbone: keras.Model):
-    """The features at stride 2, before the pooling that leads to C2."""
-    return backbone.get_layer("activation_conv1").output
 
 
 def convolution(filters: int, size: int, *, name: str, strides: int = 1, padding: str = "same"):
@@ -120,8 +115,3 @@ def _join(x, y, *, name: str, last: str, strides: int, epsilon: float):
         y = normalisation(f"bn{name}_{last}", epsilon, gamma="zeros")(y)
     y = layers.Add(name=f"add{name}")([y, x])
     return layers.Activation("relu", name=f"res{name}_out")(y)
-
-
-def with_stem(backbone: keras.Model) -> keras.Model:
-    """The backbone with its features at stride 2 as well: [C1, C2, C3, C4, C5]."""
-    return keras.Model(backbone.input, [stem_output(backbone), *backbone.outputs], name=backbone.name)

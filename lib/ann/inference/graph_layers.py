@@ -32,6 +32,9 @@ class Graph(Protocol):
     def convolution(self, x, kernel, *, strides, dilations, same):
         """kernel: (out, in, h, w); same: zeros around, more of them after, so that h and w are kept."""
 
+    def depthwise_convolution(self, x, kernel, *, strides, dilations, same):
+        """Each channel by its own kernel, (channels, 1, h, w)."""
+
     def transposed_convolution(self, x, kernel, *, strides):
         """kernel: (in, out, h, w)."""
 
@@ -53,6 +56,8 @@ class Graph(Protocol):
     def concatenate(self, values, axis): ...
 
     def relu(self, x): ...
+
+    def relu6(self, x): ...
 
     def sigmoid(self, x): ...
 
@@ -123,10 +128,9 @@ def _activate(graph: Graph, output, activation):
     name = keras.activations.serialize(activation)
     if name == "linear":
         return output
-    functions = {"relu": graph.relu, "sigmoid": graph.sigmoid}
-    if name not in functions:
-        raise ValueError(f"Expected the activation linear, relu or sigmoid, received {name!r}")
-    return functions[name](output)
+    if name not in ("relu", "relu6", "sigmoid"):
+        raise ValueError(f"Expected the activation linear, relu, relu6 or sigmoid, received {name!r}")
+    return getattr(graph, name)(output)
 
 
 def _pass(layer, graph, value):
@@ -152,6 +156,22 @@ def _convolution(layer, graph, value):
     x = graph.convolution(
         channels_first(graph, value),
         _weights(layer.kernel, (3, 2, 0, 1)),
+        strides=layer.strides,
+        dilations=layer.dilation_rate,
+        same=layer.padding == "same",
+    )
+    return _finish_convolution(layer, graph, x)
+
+
+def _depthwise_convolution(layer, graph, value):
+    if layer.depth_multiplier != 1 or layer.data_format != "channels_last":
+        raise ValueError(
+            f"Expected one kernel a channel, channels last, received layer {layer.name} "
+            f"with depth_multiplier={layer.depth_multiplier}, data_format={layer.data_format!r}"
+        )
+    x = graph.depthwise_convolution(
+        channels_first(graph, value),
+        _weights(layer.kernel, (2, 3, 0, 1)),
         strides=layer.strides,
         dilations=layer.dilation_rate,
         same=layer.padding == "same",
@@ -244,6 +264,7 @@ TRANSLATORS = {
     layers.Dropout: _pass,
     layers.ZeroPadding2D: _padding,
     layers.Conv2D: _convolution,
+    layers.DepthwiseConv2D: _depthwise_convolution,
     layers.Conv2DTranspose: _transposed_convolution,
     layers.BatchNormalization: _normalisation,
     layers.MaxPooling2D: _pooling,

@@ -36,6 +36,12 @@ class OpenVinoGraph:
             x, kernel, list(strides), NOTHING, NOTHING, list(dilations), auto_pad=auto_pad
         ).output(0)
 
+    def depthwise_convolution(self, x, kernel, *, strides, dilations, same):
+        auto_pad = "same_upper" if same else "valid"
+        return opset.group_convolution(
+            x, kernel[:, None], list(strides), NOTHING, NOTHING, list(dilations), auto_pad=auto_pad
+        ).output(0)
+
     def transposed_convolution(self, x, kernel, *, strides):
         return opset.convolution_backprop_data(x, kernel, strides=list(strides), auto_pad="valid").output(0)
 
@@ -74,6 +80,9 @@ class OpenVinoGraph:
 
     def relu(self, x):
         return opset.relu(x).output(0)
+
+    def relu6(self, x):
+        return opset.clamp(x, 0.0, 6.0).output(0)
 
     def sigmoid(self, x):
         return opset.sigmoid(x).output(0)

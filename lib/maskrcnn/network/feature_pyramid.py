@@ -8,14 +8,6 @@ import keras
 from keras import layers
 
 
-def pyramid_channels(backbone: str) -> int:
-    """Channels of each level: 256, as in the legacy files; half of it for ResNet18.
-
-    Most of a small network's time goes into pyramid and heads, whose cost grows with the square of it.
-    """
-    return 128 if backbone == "resnet18" else 256
-
-
 def build_feature_pyramid(backbone_channels: Sequence[int], channels: int) -> keras.Model:
     """The pyramid of `channels` channels over a backbone whose C2..C5 have `backbone_channels`.
 

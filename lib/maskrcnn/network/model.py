@@ -12,11 +12,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from ann.backbones.resnet import build_backbone
+from ann.backbones.building import build_backbone
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.anchors import make_anchors
 from maskrcnn.network.boxes import normalise_boxes
-from maskrcnn.network.feature_pyramid import build_feature_pyramid, pyramid_channels
+from maskrcnn.network.feature_pyramid import build_feature_pyramid
 from maskrcnn.network.heads import BOX_POOL_SIZE, MASK_POOL_SIZE, build_box_head, build_mask_head
 from maskrcnn.network.region_proposal import build_region_proposal
 from maskrcnn.network.roi_pooling import flatten_pyramid, pool_flat
@@ -62,7 +62,7 @@ class MaskRCNN(keras.Model):
         self.config = config
         self.steps = choose_steps(config)
         self.backbone = build_backbone(config.backbone, config.bands, config.variant.backbone)
-        channels = pyramid_channels(config.backbone)
+        channels = config.pyramid_channels
         self.feature_pyramid = build_feature_pyramid(
             [output.shape[-1] for output in self.backbone.outputs], channels
         )

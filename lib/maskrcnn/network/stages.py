@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
+from ann.backbones.names import UPPER_LAYERS
 from maskrcnn.network.model import MaskRCNN
 
 STAGES = {
     "heads": r"mrcnn_|rpn_|fpn_",
-    "4+": r"res[45]|bn[45]|mrcnn_|rpn_|fpn_",
+    "4+": rf"{UPPER_LAYERS}|mrcnn_|rpn_|fpn_",
     "all": r"",
 }
 

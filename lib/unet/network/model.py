@@ -45,7 +45,7 @@ def build_network(config: UNetConfig) -> keras.Model:
 
 def backbone_levels(images, config: UNetConfig) -> list:
     """The image itself and a backbone's features at strides 2 to 16."""
-    from ann.backbones.resnet import build_backbone, with_stem
+    from ann.backbones.building import build_backbone, with_stem
 
     backbone = with_stem(build_backbone(config.backbone_name, config.bands))
     encoder = keras.Model(backbone.input, backbone.outputs[:-1], name="encoder")

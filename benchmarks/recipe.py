@@ -1,0 +1,219 @@
+#!/usr/bin/env python3
+"""How good is a model after so many minutes of training? Trains one Mask R-CNN and scores it on other scenes.
+
+usage: recipe.py --training FOLDER --test FOLDER --classes CLASSES --minutes MINUTES RECIPE [name=value ...]
+       recipe.py --plot
+
+FOLDER: a training dataset in any format; without --test the validation part of the dataset is the test.
+RECIPE: what to call it in the table and in the plot. name=value: what differs from DEFAULTS below.
+
+The run is scored after some of its epochs, on whole images cut and merged as i.ann.maskrcnn.detect does;
+scoring is no part of its minutes. The learning rate follows the minutes of the whole run: what a shorter run
+reaches, which ends with a low rate too, is better than what is seen on the way. Rows are added to
+docs/benchmarks/recipe.csv; --plot draws recipe.png from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import fcntl
+import json
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from measuring import RESULTS, Reporter, write_csv
+
+from ann.data.readers.formats import open_dataset
+from ann.training.image_size import ImageSize
+from ann.training.job import Job
+from ann.training.settings import TrainingSettings
+from maskrcnn.preparation import describe_model
+from maskrcnn.task import TASK
+
+TABLE, PICTURE = RESULTS / "recipe.csv", RESULTS / "recipe.png"
+SCORES = ("box_AP", "box_AP50", "mask_AP", "mask_AP50", "mask_AP75", "mask_AR")
+COLUMNS = ("data", "recipe", "seed", "minutes", "trained", "steps", *SCORES, "options")
+SCORED = (0.25, 0.5, 1.0)  # shares of the minutes after which the model is scored
+DEFAULTS = {
+    "backbone": "efficientnet_lite0",
+    "imagenet": 0,
+    "staged": 0,
+    "learning_rate": 5e-4,
+    "side": 256,
+    "batch": 2,
+    "rois": 64,
+    "precision": "auto",
+    "seed": 0,
+}
+
+
+def read_options(texts) -> dict:
+    """name=value as in DEFAULTS, with their types."""
+    values = dict(DEFAULTS)
+    for text in texts:
+        name, _, value = text.partition("=")
+        if name not in DEFAULTS:
+            sys.exit(f"{name}= is unknown, there are {', '.join(DEFAULTS)}")
+        values[name] = type(DEFAULTS[name])(value)
+    return values
+
+
+def make_job(arguments, values: dict, folder: Path) -> Job:
+    """The run that is asked for, its test images left out."""
+    classes = tuple(arguments.classes.split(","))
+    dataset = open_dataset(arguments.training, classes)
+    test = open_dataset(arguments.test, classes).images if arguments.test else dataset.validation
+    dataset = replace(dataset, validation=())
+    size = ImageSize(values["side"], values["side"], False)
+    config = describe_model(
+        dataset,
+        size,
+        backbone=values["backbone"],
+        rois_per_image=values["rois"],
+        mini_mask_shape=None,
+        initial=None,
+        other_classes=False,
+    )
+    settings = TrainingSettings(
+        name="recipe",
+        logs=folder,
+        epochs=10_000,
+        steps_per_epoch=arguments.epoch_steps,
+        validation_steps=0,
+        images_per_device=values["batch"],
+        learning_rate=values["learning_rate"],
+        staged=bool(values["staged"]),
+        minutes=arguments.minutes,
+        precision=values["precision"],
+        seed=values["seed"],
+    )
+    return Job(
+        task=TASK,
+        dataset=dataset,
+        config=config,
+        size=size,
+        settings=settings,
+        imagenet=bool(values["imagenet"]),
+        held_out=test,
+    )
+
+
+def train_and_score(job: Job) -> list[dict]:
+    """A row for each of SCORED: minutes trained, steps and scores."""
+    import keras
+
+    from ann.backbones import imagenet
+    from ann.training.loop import run_epochs
+    from ann.training.precision import choose_precision, use_precision
+    from ann.weights import load_weights
+    from maskrcnn.model_file import read_model
+    from maskrcnn.network.inference import Detector
+    from maskrcnn.network.layout import legacy_layout
+    from maskrcnn.network.model import build_network
+    from maskrcnn.network.openvino import choose_parts
+    from maskrcnn.network.training import TrainingNetwork
+    from maskrcnn.preparation import make_feed
+    from maskrcnn.scores.average_precision import score
+    from maskrcnn.scores.scenes import detect_image
+
+    settings = job.settings
+    with use_precision(choose_precision(settings.precision)):
+        keras.utils.set_random_seed(settings.seed)
+        network = build_network(job.config)
+        if job.imagenet:
+            imagenet.transfer(imagenet.fetch(job.config.backbone), network.backbone, job.config)
+        feed = make_feed(job, slice(None))
+        told = Reporter(messages=sys.stderr)
+        run_epochs(TASK, TrainingNetwork(network), job.config, feed, settings, told)
+    with settings.table_path.open(newline="") as file:
+        epochs = list(csv.DictReader(file))
+    steps = np.cumsum([int(row["steps"]) for row in epochs])
+    minutes = np.cumsum([float(row["seconds"]) / 60 for row in epochs])
+    picked = {int(np.abs(minutes - share * settings.minutes).argmin()) for share in SCORED}
+    rows = []
+    network = build_network(job.config)
+    for number in sorted(picked):
+        load_weights(legacy_layout(network), read_model(settings.model_path(number + 1)))
+        detector = Detector(network, choose_parts(network)[0])
+        results = [detect_image(detector, image, job.config) for image in job.held_out]
+        scores = score(results, job.config.classes)
+        values = {f"{kind}_{key}": v for kind in ("box", "mask") for key, v in scores.summary(kind).items()}
+        row = {"trained": round(float(minutes[number]), 2), "steps": int(steps[number])}
+        rows.append(row | {name: round(values[name], 4) for name in SCORES})
+    return rows
+
+
+def add_rows(rows: list[dict]) -> None:
+    """Write rows behind those of the table; others can do so at the same time."""
+    with TABLE.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        old = []
+        if TABLE.exists():
+            with TABLE.open(newline="") as file:
+                old = list(csv.DictReader(file))
+        write_csv(TABLE, [*old, *rows], COLUMNS)
+
+
+def plot() -> None:
+    """Mask AP50 over the minutes, a line for each recipe (the mean of its seeds), a chart for each set."""
+    from matplotlib.figure import Figure
+
+    with TABLE.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    sets = list(dict.fromkeys(row["data"] for row in rows))
+    figure = Figure(figsize=(8 * len(sets), 5.5), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
+        mine = [row for row in rows if row["data"] == name]
+        for recipe in dict.fromkeys(row["recipe"] for row in mine):
+            points = {}
+            for row in mine:
+                if row["recipe"] == recipe:
+                    point = points.setdefault(round(float(row["trained"])), [])
+                    point.append(float(row["mask_AP50"] or 0))
+            minutes = sorted(points)
+            axes.plot(minutes, [np.mean(points[at]) for at in minutes], marker="o", label=recipe)
+        axes.set_title(name)
+        axes.set_xlabel("minutes of training on one core")
+        axes.set_ylabel("mask AP50 on the test scenes")
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    figure.savefig(PICTURE, dpi=110)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", nargs="?")
+    parser.add_argument("options", nargs="*", metavar="name=value")
+    parser.add_argument("--training")
+    parser.add_argument("--test")
+    parser.add_argument("--classes")
+    parser.add_argument("--minutes", type=float, default=8)
+    parser.add_argument("--epoch-steps", type=int, default=40, help="between two models that can be scored")
+    parser.add_argument("--plot", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.plot:
+        return plot()
+    values = read_options(arguments.options)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = train_and_score(make_job(arguments, values, Path(folder)))
+    changed = {name: value for name, value in values.items() if value != DEFAULTS[name]}
+    shared = {
+        "data": Path(arguments.training).name,
+        "recipe": arguments.recipe,
+        "seed": values["seed"],
+        "minutes": arguments.minutes,
+        "options": " ".join(f"{name}={value}" for name, value in changed.items() if name != "seed"),
+    }
+    add_rows([shared | row for row in rows])
+    print(json.dumps([shared | row for row in rows], indent=1))
+
+
+if __name__ == "__main__":
+    main()
