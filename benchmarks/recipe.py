@@ -7,10 +7,11 @@ usage: recipe.py --training FOLDER --test FOLDER --classes CLASSES --minutes MIN
 FOLDER: a training dataset in any format; without --test the validation part of the dataset is the test.
 RECIPE: what to call it in the table and in the plot. name=value: what differs from DEFAULTS below.
 
-The run is scored after some of its epochs, on whole images cut and merged as i.ann.maskrcnn.detect does;
-scoring is no part of its minutes. The learning rate follows the minutes of the whole run: what a shorter run
-reaches, which ends with a low rate too, is better than what is seen on the way. Rows are added to
-docs/benchmarks/recipe.csv; --plot draws recipe.png from it.
+Minutes are those of the processor, so that other work on the machine doesn't count; pinned to one core of a
+quiet machine (taskset -c 0) they are minutes of the clock. The run is scored after some epochs, on whole
+images cut and merged as i.ann.maskrcnn.detect does; scoring is no part of its minutes. The learning rate
+follows the minutes of the whole run: a shorter run, which ends with a low rate too, reaches more than what is
+seen on the way. Rows are added to docs/benchmarks/recipe.csv; --plot draws recipe.png from it.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ import argparse
 import csv
 import fcntl
 import json
+import shutil
 import sys
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from measuring import RESULTS, Reporter, write_csv
+from measuring import RESULTS, Clock, Reporter, write_csv
 
 from ann.data.readers.formats import open_dataset
 from ann.training.image_size import ImageSize
@@ -37,7 +40,7 @@ from maskrcnn.task import TASK
 TABLE, PICTURE = RESULTS / "recipe.csv", RESULTS / "recipe.png"
 SCORES = ("box_AP", "box_AP50", "mask_AP", "mask_AP50", "mask_AP75", "mask_AR")
 COLUMNS = ("data", "recipe", "seed", "minutes", "trained", "steps", *SCORES, "options")
-SCORED = (0.25, 0.5, 1.0)  # shares of the minutes after which the model is scored
+SCORED = (0.5, 1.0)  # shares of the minutes after which the model is scored
 DEFAULTS = {
     "backbone": "efficientnet_lite0",
     "imagenet": 0,
@@ -109,6 +112,7 @@ def train_and_score(job: Job) -> list[dict]:
     from ann.backbones import imagenet
     from ann.training.loop import run_epochs
     from ann.training.precision import choose_precision, use_precision
+    from ann.training.schedule import TimeBudget
     from ann.weights import load_weights
     from maskrcnn.model_file import read_model
     from maskrcnn.network.inference import Detector
@@ -127,12 +131,14 @@ def train_and_score(job: Job) -> list[dict]:
         if job.imagenet:
             imagenet.transfer(imagenet.fetch(job.config.backbone), network.backbone, job.config)
         feed = make_feed(job, slice(None))
-        told = Reporter(messages=sys.stderr)
-        run_epochs(TASK, TrainingNetwork(network), job.config, feed, settings, told)
+        model, clock = TrainingNetwork(network), Clock()
+        begun = time.process_time()
+        TimeBudget.used = lambda budget: (time.process_time() - begun) / budget.seconds
+        run_epochs(TASK, model, job.config, feed, settings, Reporter(clock, sys.stderr))
     with settings.table_path.open(newline="") as file:
         epochs = list(csv.DictReader(file))
     steps = np.cumsum([int(row["steps"]) for row in epochs])
-    minutes = np.cumsum([float(row["seconds"]) / 60 for row in epochs])
+    minutes = np.cumsum(clock.steps()[1])[steps - 1] / 60
     picked = {int(np.abs(minutes - share * settings.minutes).argmin()) for share in SCORED}
     rows = []
     network = build_network(job.config)
@@ -177,7 +183,7 @@ def plot() -> None:
             minutes = sorted(points)
             axes.plot(minutes, [np.mean(points[at]) for at in minutes], marker="o", label=recipe)
         axes.set_title(name)
-        axes.set_xlabel("minutes of training on one core")
+        axes.set_xlabel("minutes of one core")
         axes.set_ylabel("mask AP50 on the test scenes")
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
@@ -196,13 +202,18 @@ def main():
     parser.add_argument("--classes")
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--epoch-steps", type=int, default=40, help="between two models that can be scored")
+    parser.add_argument("--keep", help="file that the last model is copied to")
     parser.add_argument("--plot", action="store_true")
     arguments = parser.parse_args()
     if arguments.plot:
         return plot()
     values = read_options(arguments.options)
     with tempfile.TemporaryDirectory() as folder:
-        rows = train_and_score(make_job(arguments, values, Path(folder)))
+        job = make_job(arguments, values, Path(folder))
+        rows = train_and_score(job)
+        if arguments.keep:
+            last = max(Path(folder).glob("*_recipe_[0-9]*.h5"), key=lambda path: path.stat().st_mtime)
+            shutil.copy(last, arguments.keep)
     changed = {name: value for name, value in values.items() if value != DEFAULTS[name]}
     shared = {
         "data": Path(arguments.training).name,

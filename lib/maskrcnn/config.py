@@ -173,13 +173,16 @@ class MaskRCNNConfig(ModelConfig):
     mini_mask_shape: tuple[int, int] | None = None  # None: masks keep the size of the image
     weight_decay: float = 1e-4
 
-    variant: Variant = LEGACY
+    variant: Variant | None = None  # None: that of the backbone in this project
 
     def __post_init__(self):
         super().__post_init__()
         if self.pyramid_channels is None:
             channels = LIGHT_PYRAMID_CHANNELS.get(self.backbone, PYRAMID_CHANNELS)
             object.__setattr__(self, "pyramid_channels", channels)
+        if self.variant is None:
+            light = self.backbone == "efficientnet_lite0"
+            object.__setattr__(self, "variant", LIGHT if light else LEGACY)
         if not 0 < self.pyramid_channels <= MAX_PYRAMID_CHANNELS:
             raise ValueError(
                 f"Expected 1 to {MAX_PYRAMID_CHANNELS} channels of the pyramid, "

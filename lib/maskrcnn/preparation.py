@@ -23,7 +23,7 @@ from ann.training.preparation import (
     summarise,
 )
 from ann.weights import ModelFile
-from maskrcnn.config import LEGACY, LIGHT, TRAINED_DETECTION, MaskRCNNConfig
+from maskrcnn.config import TRAINED_DETECTION, MaskRCNNConfig
 from maskrcnn.network.anchors import anchor_count
 
 ANCHOR_BASES = (8, 16, 32)  # sides of the smallest anchors to choose from, pixels; 32 is the legacy one
@@ -65,8 +65,7 @@ def describe_model(
     }
     if initial is None:
         scales = anchor_scales(dataset.images, image_shape, size.enlarged_to)
-        variant = LIGHT if backbone == "efficientnet_lite0" else LEGACY
-        return MaskRCNNConfig(**values, **band_scaling(dataset), anchor_scales=scales, variant=variant)
+        return MaskRCNNConfig(**values, **band_scaling(dataset), anchor_scales=scales)
     check_initial_model(initial, dataset, backbone, other_classes)
     config = _initial_config(initial)
     # images are trained on in the size that they have, and the model is used as it was trained
