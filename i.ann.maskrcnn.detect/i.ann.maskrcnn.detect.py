@@ -36,6 +36,12 @@
 # % description: By default OpenVINO runs it where that is installed and Keras has no GPU
 # % guisection: Detection
 # %end
+# %flag
+# % key: t
+# % label: Look at each tile in all eight flips and turns
+# % description: Better and with a measure of certainty (columns votes and spread), in eight times the time
+# % guisection: Detection
+# %end
 # %option G_OPT_R_INPUTS
 # % key: band1
 # % label: Raster map of the first band (red), one for each scene
@@ -205,6 +211,13 @@
 # % type: double
 # % label: Tolerance for right-angled outlines of areas, in map units
 # % description: How far outlines may lie beside straight walls; objects without right angles stay as they are
+# % required: no
+# % guisection: Output
+# %end
+# %option G_OPT_V_OUTPUT
+# % key: label_next
+# % label: Name of a new vector map of the windows to label next
+# % description: Ranked by how uncertain the network is of what it finds there
 # % required: no
 # % guisection: Output
 # %end

@@ -88,12 +88,19 @@ def main(request: dict) -> dict:
     names = name_outputs(
         request["outputs"], request.get("prefix", ""), classes, [source.name for source in sources]
     )
-    settings = DetectionSettings.for_model(config, overlap=32, confidence=request.get("confidence", 0.5))
+    settings = DetectionSettings.for_model(
+        config,
+        overlap=32,
+        confidence=request.get("confidence", 0.5),
+        turns=request.get("turns", False),
+        find_doubtful="label_next" in request,
+    )
     outputs = OutputSettings(
         names=names,
         classes=classes,
         generalize=request.get("generalize"),
         regularize=request.get("regularize"),
+        label_next=request.get("label_next"),
         resolution=request.get("resolution"),
     )
 

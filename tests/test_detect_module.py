@@ -71,6 +71,7 @@ BANDS = ("band1=red", "band2=green", "band3=blue")
         ((*BANDS, f"output={'x' * 252}"), "names of maps of at most 255 characters, received 257"),
         ((*BANDS, "resolution=-1"), "resolution above 0"),
         ((*BANDS, "generalize=1", "regularize=1"), "two ways that don't go together"),
+        ((*BANDS, "label_next=house"), "name of another new map"),
         (("images_directory=/nowhere",), "</nowhere> does not exist"),
     ],
 )
@@ -156,6 +157,14 @@ def test_maps_become_maps_and_the_users_region_and_mask_stay(user, tiny_model):
     assert float(user.values("r.info", "-g", "map=new_instances")["nsres"]) == 1
     south = user.values("g.region", "-gu", "zoom=new_instances")["s"]
     assert float(south) >= 30  # where the mask ends
+
+
+def test_certainty_and_what_to_label_next(user, tiny_model):
+    done = detect(user, "-t", *BANDS, f"model={tiny_model}", "confidence=0", "label_next=next", "format=json")
+    summary = json.loads(done.stdout)
+    rows = user.rows("house") + user.rows("tree")
+    assert rows and all(1 <= int(row["votes"]) <= 8 and 0 <= float(row["spread"]) <= 0.5 for row in rows)
+    assert len(user.rows("next")) == summary["vector_maps"]["next"] > 0
 
 
 def test_a_damaged_image_is_named_and_the_others_are_finished(user, tiny_model, tmp_path):

@@ -253,6 +253,25 @@ def test_outlines_can_be_generalized_and_areas_are_measured_again(session, tmp_p
     assert session.topology("house")["areas"] == 1
 
 
+def test_certainty_is_in_the_table_and_windows_are_ranked(session, tmp_path):
+    import_image(session, tmp_path, "one", draw(OBJECTS))
+    beside = draw([(58, 0, 20, 24, 3), (20, 90, 10, 12, 1)])  # shows an object of the first scene, too
+    import_image(session, tmp_path, "two", beside, west=50 * CELL)
+    session.run("g.region", "raster=one,two")
+    result = detect(session, [["one"], ["two"]], ["area", "point"], turns=True, label_next="next")
+    rows = session.rows("house") + session.rows("tree_points")
+    assert {row["votes"] for row in rows} == {"8"}
+    assert [float(row["spread"]) for row in rows] == pytest.approx([0.0] * len(rows), abs=1e-6)
+    windows = session.rows("next")
+    assert result["maps"]["next"] == len(windows) >= 3
+    assert [row["cat"] for row in windows] == [row["rank"] for row in windows]
+    doubts = [float(row["uncertainty"]) for row in windows]
+    assert doubts == sorted(doubts, reverse=True) and doubts[-1] > 0
+    assert {row["source"].partition("@")[0] for row in windows} == {"one", "two"}
+    topology = session.topology("next")
+    assert len(windows) <= topology["centroids"] == topology["areas"]
+
+
 def test_outlines_become_right_angled_with_clean_topology(session, tmp_path):
     image = draw([(10, 10, 20, 26, 1), (40, 60, 24, 20, 2), (40, 80, 24, 20, 3)])
     image[10, 20:22] = image[29, 30] = image[15, 10] = 0  # bites

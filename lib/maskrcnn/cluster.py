@@ -10,7 +10,7 @@ from pathlib import Path
 from ann.data.outlines.shapes import PackedMask
 from ann.inference.tile_rows import TileBatch
 from maskrcnn.config import MaskRCNNConfig
-from maskrcnn.instances.instances import Instance
+from maskrcnn.instances.instances import Certainty, Instance
 from maskrcnn.instances.pipeline import DetectionSettings, network_finder
 from maskrcnn.model_file import read_model
 
@@ -22,15 +22,18 @@ class PackedInstance:
     mask: PackedMask
     class_id: int
     score: float
+    certainty: Certainty | None = None
 
     @classmethod
     def pack(cls, one: Instance) -> PackedInstance:
         """Compress the mask of an instance."""
-        return cls(mask=PackedMask.pack(one.mask), class_id=one.class_id, score=one.score)
+        mask = PackedMask.pack(one.mask)
+        return cls(mask=mask, class_id=one.class_id, score=one.score, certainty=one.certainty)
 
     def unpack(self) -> Instance:
         """The instance that was packed."""
-        return Instance(mask=self.mask.unpack(), class_id=self.class_id, score=self.score)
+        mask = self.mask.unpack()
+        return Instance(mask=mask, class_id=self.class_id, score=self.score, certainty=self.certainty)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,7 @@ class DetectionWork:
         (detector,), runtime = load_detectors(
             read_model(path), self.config, keras_only=self.keras_only, threads=threads
         )
-        detector = functools.partial(detector, confidence=self.settings.confidence)
+        detector = functools.partial(detector, confidence=self.settings.lowest_score)
         find = network_finder(detector, self.settings)
 
         def work(batch: TileBatch) -> list[tuple[PackedInstance, ...]]:

@@ -75,7 +75,7 @@ def detection_workers(detectors: Sequence[Callable], settings: DetectionSettings
     """Detectors at work: one in this thread, several in threads of their own."""
     # else masks would be computed for all the detections that are too uncertain, most of the time
     finders = [
-        network_finder(functools.partial(detector, confidence=settings.confidence), settings)
+        network_finder(functools.partial(detector, confidence=settings.lowest_score), settings)
         for detector in detectors
     ]
     if len(finders) == 1:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-COLUMNS = ("categories", "class_ids", "scores", "areas", "x", "y")
+COLUMNS = ("categories", "class_ids", "scores", "areas", "x", "y", "votes", "spreads")
 
 
 @dataclass
 class InstanceTable:
-    """Columns of all instances so far, in the order they were added; 42 bytes per instance.
+    """Columns of all instances so far, in the order they were added; 47 bytes per instance.
 
     Categories run through all scenes from 1, so that instances of several scenes share maps.
     """
@@ -25,6 +25,8 @@ class InstanceTable:
     sources: array = field(default_factory=lambda: array("i"))  # numbers as in source_numbers
     x: array = field(default_factory=lambda: array("d"))  # coordinates of a point inside
     y: array = field(default_factory=lambda: array("d"))
+    votes: array = field(default_factory=lambda: array("b"))  # of the turns of a tile, 0: not asked for
+    spreads: array = field(default_factory=lambda: array("f"))  # of the scores of the turns
     source_numbers: dict[str, int] = field(default_factory=dict)  # by name, from 0 in their order
 
     def __len__(self) -> int:
@@ -36,7 +38,17 @@ class InstanceTable:
         return max(self.categories, default=0)
 
     def add(
-        self, *, category: int, class_id: int, score: float, area: float, source: str, x: float, y: float
+        self,
+        *,
+        category: int,
+        class_id: int,
+        score: float,
+        area: float,
+        source: str,
+        x: float,
+        y: float,
+        votes: int = 0,
+        spread: float = 0.0,
     ) -> None:
         """Append an instance."""
         self.categories.append(category)
@@ -46,6 +58,8 @@ class InstanceTable:
         self.sources.append(self._source_number(source))
         self.x.append(x)
         self.y.append(y)
+        self.votes.append(votes)
+        self.spreads.append(spread)
 
     def _source_number(self, name: str) -> int:
         return self.source_numbers.setdefault(name, len(self.source_numbers))

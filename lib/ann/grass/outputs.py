@@ -73,18 +73,18 @@ def name_outputs(
     return OutputNames(vectors=vectors, rasters=rasters)
 
 
-def check_outputs(names: OutputNames) -> None:
-    """Try out everything that could fail when maps are written.
+def check_outputs(names: OutputNames, more_vectors: Sequence[str] = ()) -> None:
+    """Try out everything that could fail when maps are written. more_vectors: names of other vector maps.
 
     Raises:
         AnnError: a map exists that would be replaced without --overwrite, a name is too long or none of a
             map, or new raster maps can't be written.
     """
-    _check_names(names)
     maps = [
-        *(("vector", name) for name in names.vectors.values()),
+        *(("vector", name) for name in (*names.vectors.values(), *more_vectors)),
         *(("raster", name) for name in names.rasters.values()),
     ]
+    _check_names([name for _, name in maps])
     if not gs.overwrite():
         existing = [f"{kind} map <{name}>" for kind, name in maps if exists(kind, name)]
         if existing:
@@ -113,9 +113,9 @@ def reclassified(name: str) -> list[str]:
     return [f"<{child}@{mapset}>" for child, mapset in pairs if (project / mapset / "cell" / child).exists()]
 
 
-def _check_names(names: OutputNames) -> None:
+def _check_names(names: Sequence[str]) -> None:
     limit = min(GRASS_NAME_LENGTH, os.pathconf(mapset_folder(), "PC_NAME_MAX"))
-    for name in (*names.vectors.values(), *names.rasters.values()):
+    for name in names:
         if not gs.legal_name(name):
             raise AnnError(f"<{name}> can't be a map's name. Use letters, digits and underscores in output=")
         if len(name) > limit:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 import grass.script as gs
 import numpy as np
@@ -14,7 +12,8 @@ from shapely import Polygon, affinity
 
 from ann.data.outlines.right_angles import regularize
 from ann.grass.areas import read_areas
-from ann.grass.region import grid_environment, is_latitude_longitude
+from ann.grass.polygons import polygon_map
+from ann.grass.region import is_latitude_longitude
 from ann.grass.temporary import TemporaryMaps
 
 
@@ -42,7 +41,7 @@ def regularize_areas(maps: Mapping[int, str], tolerance: float, temporary: Tempo
             for (owner, category), outline in zip(owners, found, strict=True)
             if owner == class_id
         ]
-        result[class_id] = _write(own, temporary)
+        result[class_id] = polygon_map(own, temporary)
         temporary.drop(name)
     return result
 
@@ -53,31 +52,3 @@ def _east_west_scale(outlines: list[Polygon]) -> float:
         return 1.0
     _, south, _, north = shapely.total_bounds(np.array(outlines, dtype=object))
     return math.cos(math.radians((south + north) / 2))
-
-
-def _write(outlines: list[tuple[int, Polygon]], temporary: TemporaryMaps) -> str:
-    """Areas with their categories as a map without a table."""
-    path = Path(temporary.file("areas") + ".geojson")
-    with path.open("w") as file:
-        file.write('{"type": "FeatureCollection", "features": [\n')
-        for index, (category, outline) in enumerate(outlines):
-            feature = {
-                "type": "Feature",
-                "properties": {"cat": category},
-                "geometry": shapely.geometry.mapping(outline),
-            }
-            file.write(("," if index else "") + json.dumps(feature) + "\n")
-        file.write("]}\n")
-    result = temporary.vector("regular")
-    gs.run_command(
-        "v.in.ogr",
-        flags="ot",
-        input=str(path),
-        output=result,
-        key="cat",
-        min_area=0,
-        snap=-1,
-        quiet=True,
-        env=grid_environment(),
-    )
-    return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,7 @@ from pathlib import Path
 import grass.script as gs
 import numpy as np
 
-from ann.grass.database import Database, quoted
-from ann.grass.exchange import FinishedMap
+from ann.grass.attributes import text_type
 from ann.grass.instances import InstanceTable
 from ann.grass.mask import ScratchMapset, mask_is_set, scratch_mapset
 from ann.grass.region import Grid, grid_environment, metres_per_map_unit
@@ -19,12 +18,12 @@ from ann.grass.temporary import TemporaryMaps
 
 COLUMNS = (
     ("cat", "INTEGER"),
-    ("class", "VARCHAR({class_width})"),
+    ("class", ""),  # texts are as wide as they have to be
     ("score", "DOUBLE PRECISION"),
     ("area", "DOUBLE PRECISION"),
-    ("source", "VARCHAR({source_width})"),
+    ("source", ""),
 )
-TEXT_WIDTH = 255  # bytes; the limit of DBF
+CERTAINTY_COLUMNS = (("votes", "INTEGER"), ("spread", "DOUBLE PRECISION"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +61,7 @@ class AreaMaps:
                 if len(classes) > 1 or adjoins:
                     raster = self._reclass(instance_raster, table, class_id, environment)
                 areas = self._temporary.vector("areas")
-                _areas_of_cells(raster, areas, environment, scratch)
+                areas_of_cells(raster, areas, environment, scratch)
                 if raster != instance_raster:
                     self._temporary.drop(raster)
                 made[class_id] = SceneAreas(name=areas, adjoins=adjoins)
@@ -114,7 +113,7 @@ class AreaMaps:
         return patched
 
 
-def _areas_of_cells(
+def areas_of_cells(
     raster: str, areas: str, environment: dict[str, str], scratch: ScratchMapset | None
 ) -> None:
     """Areas around the cells of a category; in a scratch mapset the mask of the current one is off."""
@@ -175,20 +174,17 @@ def measure_areas(name: str) -> np.ndarray:
     return np.array([(int(category), float(area) / unit) for category, area in rows]).reshape(-1, 2)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """One instance in the attribute table."""
-
-    category: int
-    score: float
-    area: float
-    source: str
-
-
-def attribute_rows(table: InstanceTable, class_id: int, measured: np.ndarray | None) -> Iterator[Row]:
-    """Rows of the instances of a class, in the order of `table`.
+def attribute_rows(
+    table: InstanceTable,
+    class_id: int,
+    class_name: str,
+    measured: np.ndarray | None,
+    certainty: bool = False,
+) -> Iterator[tuple]:
+    """Values of `COLUMNS` of the instances of a class, in the order of `table`.
 
     measured: areas that replace those of `table`, whose other rows are left out; see `measure_areas`.
+    certainty: with those of `CERTAINTY_COLUMNS`.
     """
     areas = None if measured is None else dict(measured.tolist())
     sources = list(table.source_numbers)
@@ -196,85 +192,13 @@ def attribute_rows(table: InstanceTable, class_id: int, measured: np.ndarray | N
         category = table.categories[index]
         area = table.areas[index] if areas is None else areas.get(category)
         if area is not None:
-            yield Row(
-                category=category,
-                score=table.scores[index],
-                area=area,
-                source=sources[table.sources[index]],
-            )
+            score = float(f"{table.scores[index]:.6g}")  # float32: more digits mean nothing
+            row = category, class_name, score, area, sources[table.sources[index]]
+            yield (*row, table.votes[index], float(f"{table.spreads[index]:.6g}")) if certainty else row
 
 
-def table_columns(class_name: str = "", sources: Sequence[str] = ()) -> str:
+def table_columns(class_name: str = "", sources: Sequence[str] = (), certainty: bool = False) -> str:
     """Columns of an attribute table as in CREATE TABLE, wide enough for its texts."""
-    widths = {
-        "class_width": _width([class_name]),
-        "source_width": _width(sources),
-    }
-    return ", ".join(f"{name} {kind.format(**widths)}" for name, kind in COLUMNS)
-
-
-def finish_vector_map(
-    geometry: str | None,
-    name: str,
-    rows: Iterable[Row],
-    class_name: str,
-    *,
-    sources: Sequence[str],
-    comment: str,
-    database: Database,
-    temporary: TemporaryMaps,
-) -> FinishedMap:
-    """Give temporary geometry its attributes, so that it lacks its name only; see `exchange`.
-
-    geometry: a map without a table; None makes an empty map, so that scripts find a map for each class.
-    name: what the map will be called. sources: names of all scenes.
-    """
-    environment = grid_environment()
-    if geometry is None:
-        geometry = temporary.vector("empty")
-        gs.run_command("v.in.ascii", flags="et", input="-", output=geometry, env=environment)
-    table = database.create_table(name, table_columns(class_name, sources), temporary)
-    path = Path(temporary.file("sql"))
-    features = 0
-    with path.open("w", encoding="utf-8") as file:
-        if database.has_transactions:
-            file.write("BEGIN;\n")
-        class_text = quoted(_cut(class_name), database.driver)
-        for row in rows:
-            features += 1
-            file.write(
-                f"INSERT INTO {table} VALUES ({row.category}, {class_text}, {row.score:.6g}, "
-                f"{row.area:.12g}, {quoted(_cut(row.source), database.driver)});\n"
-            )
-        if database.has_transactions:
-            file.write(f"COMMIT;\nCREATE INDEX {table}_cat ON {table} (cat);\n")
-    database.execute_file(path)
-    gs.run_command(
-        "v.db.connect",
-        map=geometry,
-        driver=database.driver,
-        database=database.name,
-        table=table,
-        key="cat",
-        layer=1,
-        flags="o",
-        env=environment,
-    )
-    gs.run_command(
-        "v.support",
-        map=geometry,
-        map_name=f"Detected instances of {class_name}"[:72],
-        comment=comment[:79],
-        env=environment,
-    )
-    gs.vector_history(geometry, env=environment)
-    return FinishedMap(kind="vector", temporary=geometry, name=name, table=table, features=features)
-
-
-def _width(texts: Sequence[str]) -> int:
-    return max([len(_cut(text).encode()) for text in texts], default=0) or 1
-
-
-def _cut(text: str) -> str:
-    """As much of a text as a column takes."""
-    return text.encode()[:TEXT_WIDTH].decode(errors="ignore")
+    types = {"class": text_type([class_name]), "source": text_type(sources)}
+    columns = (*COLUMNS, *CERTAINTY_COLUMNS) if certainty else COLUMNS
+    return ", ".join(f"{name} {kind or types[name]}" for name, kind in columns)

@@ -21,7 +21,7 @@ from ann.grass.database import connected_database
 from ann.grass.exchange import describe_failures, interruptions_told
 from ann.grass.modules import module_errors
 from ann.grass.options import check_outlines, positive, use_threads
-from ann.grass.outputs import check_outputs, name_outputs
+from ann.grass.outputs import OutputNames, check_outputs, name_outputs
 from ann.grass.progress import ProgressDisplay
 from ann.grass.scenes import split
 from ann.grass.sources import (
@@ -158,6 +158,12 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
     model = open_model(options["model"], settings)
     config = name_classes(model, classes)
     config = replace(config, image_shape=tile_shape(options["tile_size"], config))
+    if flags["t"] and config.image_shape[0] != config.image_shape[1]:
+        height, width = config.image_shape
+        raise AnnError(
+            f"The flag -t turns tiles, so they must be square, and those of the model are {height} x {width} "
+            f"pixels. Give a size: tile_size={max(config.image_shape)}"
+        )
     overlap = int(options["overlap"] or min(config.image_shape) // 8)
     if overlap >= min(config.image_shape):
         raise AnnError(
@@ -170,7 +176,8 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
     generalize, regularize = check_outlines(options)
     kinds = split(options["output_type"]) or ["area"]
     names = name_outputs(kinds, options["output"], config.classes, [source.name for source in sources])
-    check_outputs(names)
+    label_next = check_label_next(options["label_next"], names)
+    check_outputs(names, [label_next] if label_next else [])
     return Request(
         model=model,
         config=config,
@@ -181,6 +188,8 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
             overlap=overlap,
             batch_size=int(options["batch_size"] or 1),
             confidence=float(options["confidence"] or 0.7),
+            turns=flags["t"],
+            find_doubtful=label_next is not None,
         ),
         outputs=OutputSettings(
             names=names,
@@ -188,7 +197,8 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
             resolution=resolution,
             generalize=generalize,
             regularize=regularize,
-            database=connected_database(table_columns()) if names.vectors else None,
+            label_next=label_next,
+            database=connected_database(table_columns()) if names.vectors or label_next else None,
         ),
     )
 
@@ -217,6 +227,14 @@ def name_classes(model: ModelFile, classes: Sequence[str]) -> MaskRCNNConfig:
     if "" in classes or len(set(classes)) != len(classes):
         raise AnnError(f"Expected distinct class names, none of them empty, received: {join_names(classes)}")
     return replace(config, classes=tuple(classes))
+
+
+def check_label_next(text: str, names: OutputNames) -> str | None:
+    """The name of the map of windows, if one is asked for; AnnError if another new map has it."""
+    name = text.removesuffix(f"@{gs.gisenv()['MAPSET']}")
+    if name.lower() in {one.lower() for one in names.vectors.values()}:
+        raise AnnError(f"label_next={name} is the name of another new map. Give it another one")
+    return name or None
 
 
 def tile_shape(text: str, config: MaskRCNNConfig) -> tuple[int, int]:

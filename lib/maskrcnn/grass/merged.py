@@ -106,6 +106,8 @@ def number_group(
             source=scene.source.name,
             x=x,
             y=y,
+            votes=scene.table.votes[one.id - 1],
+            spread=scene.table.spreads[one.id - 1],
         )
     best: dict[int, list[int]] = {number: [] for number in found}
     for index, one in enumerate(objects):

@@ -16,6 +16,7 @@ from grass.exceptions import CalledModuleError
 from ann.cluster.tile_worker import SceneFile
 from ann.cluster.tiles import ClusterWorkers
 from ann.errors import AnnError, SceneError
+from ann.grass.attributes import AttributeTable, finish_vector_map
 from ann.grass.database import Database, connected_database
 from ann.grass.exchange import FinishedMap, names_given
 from ann.grass.instances import InstanceTable
@@ -40,14 +41,16 @@ from ann.grass.temporary import TemporaryMaps
 from ann.grass.vector_output import (
     AreaMaps,
     attribute_rows,
-    finish_vector_map,
     generalize_areas,
     make_points,
     measure_areas,
     table_columns,
 )
+from ann.inference.scene import Scene
 from ann.inference.tile_rows import Progress, Workers
+from ann.inference.tiles import cut_tiles
 from maskrcnn.grass.merged import FoundScene, NumberedScene, number_group, write_merged
+from maskrcnn.grass.windows import WindowOnGround, finish_windows, windows_on_ground
 from maskrcnn.instances.pipeline import DetectionSettings, find_by_workers
 from maskrcnn.instances.seams import (
     SharedInstance,
@@ -58,6 +61,7 @@ from maskrcnn.instances.seams import (
     shared_boxes,
     shown_in,
 )
+from maskrcnn.instances.uncertain import UncertainWindows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +86,7 @@ class OutputSettings:
     """How results are written.
 
     generalize, regularize: tolerance of simpler or of right-angled outlines, map units; None keeps them.
+    label_next: name of a map of the windows that labels would help most in; None for none.
     database: for attribute tables, tried out; None looks it up when the first table is written.
     """
 
@@ -90,6 +95,7 @@ class OutputSettings:
     resolution: float | None = None
     generalize: float | None = None
     regularize: float | None = None
+    label_next: str | None = None
     database: Database | None = None
 
 
@@ -116,6 +122,7 @@ class DetectionRun:
         self._table = InstanceTable()
         self._next_category = 1
         self._areas = AreaMaps(temporary)
+        self._windows: list[WindowOnGround] = []
         self._rasters: dict[str, str] = {}  # final name -> temporary name
         self._database: Database | None = None
         self.failures: dict[str, str] = {}  # why maps could not be written, by name
@@ -163,6 +170,15 @@ class DetectionRun:
                 finished.append(self._finish_vector(kind, class_id, name, geometry))
             except (AnnError, OSError, CalledModuleError) as error:
                 self.failures[name] = failure(error)
+        if label_next := self._outputs.label_next:
+            try:
+                finished.append(
+                    finish_windows(
+                        self._windows, label_next, database=self._find_database(), temporary=self._temporary
+                    )
+                )
+            except (AnnError, OSError, CalledModuleError) as error:
+                self.failures[label_next] = failure(error)
         finished += [
             FinishedMap(kind="raster", temporary=temporary_name, name=name)
             for name, temporary_name in self._rasters.items()
@@ -198,16 +214,17 @@ class DetectionRun:
         changed = self._outputs.generalize or self._outputs.regularize
         measured = measure_areas(geometry) if kind == "area" and geometry and changed else None
         sources = [result.name for result in self.results if result.error is None]
-        if self._database is None:
-            self._database = self._outputs.database or connected_database(table_columns())
+        class_name, certainty = self._outputs.classes[class_id - 1], self._settings.turns
         return finish_vector_map(
             geometry,
             name,
-            attribute_rows(self._table, class_id, measured),
-            self._outputs.classes[class_id - 1],
-            sources=sources,
+            AttributeTable(
+                columns=table_columns(class_name, sources, certainty),
+                rows=attribute_rows(self._table, class_id, class_name, measured, certainty),
+                database=self._find_database(),
+            ),
+            title=f"Detected instances of {class_name}",
             comment=f"Mask R-CNN detections in {', '.join(sources)}",
-            database=self._database,
             temporary=self._temporary,
         )
 
@@ -227,7 +244,9 @@ class DetectionRun:
         with open_source(source, self._outputs.resolution) as (scene, grid), ExitStack() as stack:
             writer = stack.enter_context(RasterWriter(instances, grid)) if instances else None
             workers = self._workers_for(source)
-            for block in find_by_workers(scene, workers, self._settings, remember, beside):
+            doubts = self._doubts_of(scene)
+            watch = doubts.add if doubts else None
+            for block in find_by_workers(scene, workers, self._settings, remember, beside, watch):
                 if writer is not None:
                     writer.write(instances_to_cells(block.instance_ids, first))
                 for one in block.instances:
@@ -240,6 +259,8 @@ class DetectionRun:
                         source=source.name,
                         x=x,
                         y=y,
+                        votes=one.certainty.votes if one.certainty else 0,
+                        spread=one.certainty.spread if one.certainty else 0.0,
                     )
                     if one.shape is not None:
                         shared.append(
@@ -258,6 +279,8 @@ class DetectionRun:
                 "no cell has data: all are NULL in one of the bands"
                 + (" or masked (r.mask)" if source.path is None else ", without data or transparent")
             )
+        if doubts:
+            self._windows += windows_on_ground(doubts.ranked(), grid, source.name)
         return FoundScene(
             source=source,
             grid=grid,
@@ -269,6 +292,18 @@ class DetectionRun:
             seconds_network=last.seconds_network,
             tiles_skipped=last.tiles_skipped,
         )
+
+    def _doubts_of(self, scene: Scene) -> UncertainWindows | None:
+        """Where the windows of a scene are counted that labels would help most in, if they are asked for."""
+        if self._outputs.label_next is None:
+            return None
+        settings = self._settings
+        return UncertainWindows(cut_tiles(scene.height, scene.width, settings.tile_shape, settings.overlap))
+
+    def _find_database(self) -> Database:
+        if self._database is None:
+            self._database = self._outputs.database or connected_database(table_columns())
+        return self._database
 
     def _finish_group(self, group: Sequence[int]) -> None:
         """Merge, number and write what scenes show that are all through."""

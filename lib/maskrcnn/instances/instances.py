@@ -15,12 +15,28 @@ __all__ = ["MASK_THRESHOLD", "Instance", "TileDetections", "box_mask", "instance
 
 
 @dataclass(frozen=True, kw_only=True)
+class Certainty:
+    """How the eight turns of a tile agree on an object, see `turns`.
+
+    votes: turns in which it was found with the confidence asked for.
+    spread: standard deviation of its scores, 0 where it was not found.
+    """
+
+    votes: int
+    spread: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Instance:
-    """One object as seen in one tile. mask: scene pixels; class_id: 1 or more; score: 0 to 1."""
+    """One object as seen in one tile. mask: scene pixels; class_id: 1 or more; score: 0 to 1.
+
+    certainty: None where the tile was looked at once.
+    """
 
     mask: CroppedMask
     class_id: int
     score: float
+    certainty: Certainty | None = None
 
 
 class TileDetections(Protocol):

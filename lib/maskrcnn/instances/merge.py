@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ann.inference.tiles import Tile, TileGrid
-from maskrcnn.instances.instances import Instance
+from maskrcnn.instances.instances import Certainty, Instance
 from maskrcnn.instances.pairs import touching_pairs
 from maskrcnn.instances.shapes import Shape, count_common, find, join, unite
 from maskrcnn.instances.sightings import OUTLINE_TOLERANCE, Rank, Sighting, make_sighting, recognise
@@ -25,14 +25,15 @@ SAME_CHAIN_SHARE = 0.25
 class Candidate:
     """An object of the scene before its pixels are decided.
 
-    best: number of the sighting that class and score are of; sightings: numbers of those it is made of;
-    overlapping: numbers of all that share pixels with one of them.
+    best: number of the sighting that class, score and certainty are of; sightings: numbers of those it is
+    made of; overlapping: numbers of all that share pixels with one of them.
     """
 
     shape: Shape
     best: int
     class_id: int
     score: float
+    certainty: Certainty | None
     rank: Rank
     sightings: frozenset[int]
     overlapping: frozenset[int]
@@ -145,6 +146,7 @@ def _candidate(sightings: Sequence[Sighting]) -> Candidate:
         best=best.number,
         class_id=best.class_id,
         score=best.score,
+        certainty=best.certainty,
         rank=best.rank,
         sightings=frozenset(sighting.number for sighting in sightings),
         overlapping=frozenset().union(*(sighting.overlapping for sighting in sightings)),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from maskrcnn.instances.instances import Certainty
 from maskrcnn.instances.merge import Candidate
 from maskrcnn.instances.shapes import Shape, first_pixel, largest_part, middle_point, subtract
 from maskrcnn.instances.sightings import Sighting
@@ -26,6 +27,7 @@ class DecidedInstance:
     shape: Shape
     class_id: int
     score: float
+    certainty: Certainty | None
     first: tuple[int, int]
     point: tuple[int, int]
     best: int
@@ -75,6 +77,7 @@ class OverlapDecision:
                         shape=shape,
                         class_id=candidate.class_id,
                         score=candidate.score,
+                        certainty=candidate.certainty,
                         first=first_pixel(shape),
                         point=middle_point(shape),
                         best=candidate.best,

@@ -8,7 +8,7 @@ but for objects as high as that.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,10 +28,19 @@ from ann.inference.tile_rows import network_input as plain_input
 from ann.inference.tiles import Tile, TileGrid, cut_tiles
 from maskrcnn.config import LEGACY, MaskRCNNConfig, Variant
 from maskrcnn.instances.framing import frame_shape, network_view
-from maskrcnn.instances.instances import Detections, Instance, TileDetections, instances_in_tile
+from maskrcnn.instances.instances import (
+    Certainty,
+    Detections,
+    Instance,
+    TileDetections,
+    instances_in_tile,
+)
 from maskrcnn.instances.merge import Recogniser
 from maskrcnn.instances.overlaps import DecidedInstance, OverlapDecision
 from maskrcnn.instances.shapes import Shape, draw
+from maskrcnn.instances.turns import Finder, turned_finder
+
+DOUBTFUL_SCORE = 0.1  # what scores less is no sign of an object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +53,8 @@ class DetectionSettings:
     overlap: int = 128  # pixels shared by neighbouring tiles; best as large as most objects are
     batch_size: int = 1  # tiles given to the network at once
     confidence: float = 0.7  # lowest score that counts
+    turns: bool = False  # look at each tile in all eight flips and turns, see `turns`
+    find_doubtful: bool = False  # find what is below the confidence too, for `uncertain`
     minimum_area: int = 1  # cells; smaller objects are left out at the end
     block_rows: int = 256  # rows handed out at once, at most
     variant: Variant = LEGACY  # of the model: how it sees a tile, and what its masks mean
@@ -56,6 +67,14 @@ class DetectionSettings:
             )
         if not 0 <= self.confidence <= 1:
             raise ValueError(f"Expected a confidence of 0 to 1, received {self.confidence}")
+        if self.turns and self.tile_shape[0] != self.tile_shape[1]:
+            raise ValueError(f"Expected square tiles to turn, received {self.tile_shape}")
+
+    @property
+    def lowest_score(self) -> float:
+        """The lowest score that a finder is asked for; objects are those from the confidence on."""
+        doubtful = self.turns or self.find_doubtful
+        return min(self.confidence, DOUBTFUL_SCORE) if doubtful else self.confidence
 
     @property
     def given(self) -> NetworkInput:
@@ -94,6 +113,7 @@ class FinishedInstance:
     row: int
     column: int
     shape: Shape | None = None
+    certainty: Certainty | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -106,7 +126,7 @@ class Block:
 
 
 Detector = Callable[[np.ndarray, np.ndarray], Sequence[TileDetections]]
-Finder = Callable[[TileBatch], Sequence[Sequence[Instance]]]
+Watcher = Callable[[Tile, Sequence[Instance]], None]
 
 
 def detect_scene(
@@ -127,7 +147,7 @@ def detect_scene(
 
 
 def network_finder(detector: Detector, settings: DetectionSettings) -> Finder:
-    """A finder that asks a network and draws its masks."""
+    """A finder that asks a network and draws its masks, with the settings' turns."""
 
     def find(batch: TileBatch) -> list[list[Instance]]:
         images, windows = network_input(batch, settings)
@@ -137,13 +157,13 @@ def network_finder(detector: Detector, settings: DetectionSettings) -> Finder:
                 in_tile(found, window, tile, settings),
                 tile,
                 valid,
-                settings.confidence,
+                settings.lowest_score,
                 settings.variant.pasting,
             )
             for found, window, tile, valid in zip(detections, windows, batch.tiles, batch.valid, strict=False)
         ]
 
-    return find
+    return turned_finder(find, settings.confidence) if settings.turns else find
 
 
 def in_tile(found: TileDetections, window, tile: Tile, settings: DetectionSettings) -> TileDetections:
@@ -199,22 +219,39 @@ def find_by_workers(
     settings: DetectionSettings,
     report: Report | None = None,
     shared: Sequence[Sequence[int]] = (),
+    watch: Watcher | None = None,
 ) -> Iterator[Block]:
     """As `find_in_scene`, by workers that have several batches under way. The result is the same.
 
     shared: boxes (y1, x1, y2, x2), scene pixels, where other scenes look too (see `seams`). Objects in them
     come with their shape, in as many parts as the scene shows, however small.
+    watch: is told of all that was found in each tile, also below the confidence.
 
     An error of a worker is raised here; batches that were not begun are given up then.
     """
     check_bands(scene, settings.given)
     grid = cut_tiles(scene.height, scene.width, settings.tile_shape, settings.overlap)
-    return _blocks(scene, workers, settings, grid, ProgressCount(len(grid), report), shared)
+    progress = ProgressCount(len(grid), report)
+    rows = tile_rows(scene, grid, workers, settings.batch_size, progress)
+    return _blocks(_confident(rows, settings.confidence, watch), settings, grid, progress, shared)
+
+
+def _confident(
+    rows: Iterable[Sequence[tuple[Tile, object]]], confidence: float, watch: Watcher | None
+) -> Iterator[list[tuple[Tile, Sequence[Instance]]]]:
+    """The rows of tiles with the instances that are certain enough, after `watch` has seen all."""
+    for row in rows:
+        kept = []
+        for tile, found in row:
+            instances = found or ()
+            if watch is not None:
+                watch(tile, instances)
+            kept.append((tile, [one for one in instances if one.score >= confidence]))
+        yield kept
 
 
 def _blocks(
-    scene: Scene,
-    workers: Workers,
+    tiles: Iterable[Sequence[tuple[Tile, Sequence[Instance]]]],
     settings: DetectionSettings,
     grid: TileGrid,
     progress: ProgressCount,
@@ -223,10 +260,10 @@ def _blocks(
     """Merge the rows of tiles as they come, and hand out the rows of the scene that are final."""
     recogniser = Recogniser(grid)
     overlaps = OverlapDecision(settings.minimum_area, shared)
-    rows = RowWriter(scene.width, settings.block_rows)
-    for index, found in enumerate(tile_rows(scene, grid, workers, settings.batch_size, progress)):
+    rows = RowWriter(grid.scene_width, settings.block_rows)
+    for index, found in enumerate(tiles):
         start = time.perf_counter()
-        settled = recogniser.add_row([(tile, instances or ()) for tile, instances in found])
+        settled = recogniser.add_row(found)
         open_sightings = recogniser.open_sightings
         rows.add(overlaps.add(settled, open_sightings))
         for block in rows.blocks(overlaps.final_rows(grid.next_start(index), open_sightings)):
@@ -283,6 +320,7 @@ class RowWriter:
                         row=instance.point[0],
                         column=instance.point[1],
                         shape=instance.shape if instance.shared else None,
+                        certainty=instance.certainty,
                     )
                     for number, instance in numbered
                 ),

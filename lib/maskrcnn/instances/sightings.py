@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from ann.data.outlines.masks import CroppedMask
 from ann.inference.tiles import Tile, TileGrid
-from maskrcnn.instances.instances import Instance
+from maskrcnn.instances.instances import Certainty, Instance
 from maskrcnn.instances.shapes import Shape, count_common, count_inside, draw, make_shape
 
 # Where two tiles look at the same pixels, a network draws one object twice with an IoU well above this, and
@@ -52,6 +52,7 @@ class Sighting:
     mask: Shape
     class_id: int
     score: float
+    certainty: Certainty | None = None
     area: int
     rank: Rank
     whole: bool  # ends BORDER_MARGIN or more before each border of the tile that lies inside of the scene
@@ -94,6 +95,7 @@ def make_sighting(instance: Instance, tile: Tile, index: int, number: int, grid:
         mask=shape,
         class_id=instance.class_id,
         score=instance.score,
+        certainty=instance.certainty,
         area=shape.area,
         rank=(-instance.score, mask.row, mask.column, instance.class_id, tile.row, tile.column, index),
         whole=whole,

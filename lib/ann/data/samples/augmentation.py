@@ -15,6 +15,7 @@ from ann.data.outlines.masks import CroppedMask
 
 ZOOM_LIMIT = 1.25  # objects are shown at 1 / 1.25 to 1.25 times their size
 CONTRAST_LIMIT, BAND_CONTRAST_LIMIT = 0.2, 0.05  # natural logarithms: all bands together, each on its own
+ORIENTATIONS = 8  # flips and quarter turns
 BRIGHTNESS_LIMIT, BAND_BRIGHTNESS_LIMIT = 0.2, 0.05  # in standard deviations of the band
 
 
@@ -34,7 +35,7 @@ def draw_augmentation(
     """Draw the changes of one sample. square: quarter turns fit; zoom: the scale may vary."""
     limit = math.log(ZOOM_LIMIT)
     drawn_zoom = math.exp(generator.uniform(-limit, limit))
-    orientation = int(generator.integers(8))
+    orientation = int(generator.integers(ORIENTATIONS))
     contrast = generator.uniform(-CONTRAST_LIMIT, CONTRAST_LIMIT) + generator.uniform(
         -BAND_CONTRAST_LIMIT, BAND_CONTRAST_LIMIT, bands
     )
@@ -56,6 +57,11 @@ def orient_image(image: np.ndarray, orientation: int) -> np.ndarray:
     if orientation >= 4:
         image = image[:, ::-1]
     return np.rot90(image, orientation % 4)
+
+
+def turned_back(orientation: int) -> int:
+    """The orientation that undoes one: a flip undoes itself, whichever way it was turned."""
+    return orientation if orientation >= 4 else -orientation % 4
 
 
 def orient_mask(mask: CroppedMask, orientation: int, height: int, width: int) -> CroppedMask:
