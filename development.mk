@@ -16,7 +16,7 @@ export PATH := $(VENV)/bin:$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export JAX_COMPILATION_CACHE_DIR ?= $(CACHE)/jax
 
-.PHONY: demo test bench bench-detection bench-training bench-scaling grass lint
+.PHONY: demo test bench bench-detection bench-training bench-scaling study-frameworks study-scaling grass lint
 
 demo: grass $(DEMO_READY)
 	python demo/run.py
@@ -37,6 +37,9 @@ bench: bench-detection bench-training
 
 bench-detection bench-training bench-scaling: bench-%: $(TEST_READY)
 	python benchmarks/$*.py $(BENCH_ARGS)
+
+study-frameworks study-scaling: study-%: $(TEST_READY)
+	python benchmarks/studies.py $* $(STUDY_ARGS)
 
 lint: $(TEST_READY)
 	ruff check .

@@ -73,6 +73,21 @@ def draw_scenes(folder: Path, size: int, count: int = 4) -> None:
         write_training_directory(folder, f"scene_{number}", scene)
 
 
+def draw_pairs(folder: Path, size: int, count: int) -> None:
+    """Write such scenes as pairs of an image and a label raster: 255 where there is an object."""
+    from drawing import ORIGIN, SPACING, draw_scene, write_geotiff
+
+    side = size + size // 2
+    for part in ("images", "labels"):
+        (folder / part).mkdir(parents=True)
+    for number in range(count):
+        scene = draw_scene(height=side, width=side, objects=object_count(side), seed=number)
+        origin = (ORIGIN[0] + number * SPACING, ORIGIN[1])  # on ground of its own
+        write_geotiff(folder / "images" / f"{number}.tif", scene.image, origin=origin)
+        labels = np.where(scene.labels > 0, 255, 0).astype(np.uint8)
+        write_geotiff(folder / "labels" / f"{number}.tif", labels[..., None], origin=origin)
+
+
 def describe_network(dataset, size, *, backbone: str, rois_per_image: int = 64):
     """The description of a network that is trained from scratch."""
     from maskrcnn.preparation import describe_model

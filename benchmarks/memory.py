@@ -1,8 +1,9 @@
-"""Memory of i.ann.maskrcnn.detect over time, in scenes of the same width and different height.
+"""Memory of i.ann.maskrcnn.detect or i.ann.unet.predict over time, in scenes of one width and other heights.
 
 Run it in GRASS with the addon installed, on maps <name>.red, <name>.green, <name>.blue:
 
     grass PROJECT/MAPSET --exec python benchmarks/memory.py MODEL PICTURE NAME ... [tile_size=1024 ...]
+    grass PROJECT/MAPSET --exec python benchmarks/memory.py MODEL PICTURE NAME ... module=i.ann.unet.predict
 
 Prints a markdown table with the peak of the module itself (reading, network, merging, writing; the GRASS
 modules that make vector maps afterwards are processes of their own) and draws memory over time.
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import grass.script as gs
 from matplotlib.figure import Figure
+from measuring import markdown
 
 INTERVAL = 0.5  # seconds between two looks
 
@@ -32,11 +34,11 @@ def resident(process_id: int) -> float | None:
     return int(values[0]) / 1024 if values else None
 
 
-def measure(name: str, model: str, options: list[str]) -> tuple[dict, list[tuple[float, float]]]:
-    """Detect in the maps of that name; the module's own summary, and (seconds, MB) while it ran."""
+def measure(module: str, name: str, model: str, options: list[str]) -> tuple[dict, list[tuple[float, float]]]:
+    """Run the module on the maps of that name; its own summary, and (seconds, MB) while it ran."""
     gs.run_command("g.region", raster=f"{name}.red")
     bands = [f"band{number}={name}.{colour}" for number, colour in enumerate(("red", "green", "blue"), 1)]
-    command = ["i.ann.maskrcnn.detect", *bands, f"model={model}", f"output={name}_", "format=json", *options]
+    command = [module, *bands, f"model={model}", f"output={name}_", "format=json", *options]
     process = subprocess.Popen([*command, "--overwrite"], stdout=subprocess.PIPE, text=True)
     started, series = time.monotonic(), []
     while process.poll() is None:
@@ -44,28 +46,31 @@ def measure(name: str, model: str, options: list[str]) -> tuple[dict, list[tuple
             series.append((time.monotonic() - started, memory))
         time.sleep(INTERVAL)
     if process.returncode:
-        sys.exit(f"Detection in {name} failed")
+        sys.exit(f"{module} in {name} failed")
     return json.loads(process.stdout.read()), series
 
 
 def main(arguments: list[str]) -> None:
     options = [argument for argument in arguments if "=" in argument]
     model, picture, *names = (argument for argument in arguments if "=" not in argument)
+    module = "i.ann.maskrcnn.detect"
+    for option in [one for one in options if one.startswith("module=")]:
+        options.remove(option)
+        module = option.removeprefix("module=")
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     axes = figure.subplots()
-    print("| scene | cells | tiles | objects | minutes | network, share of the time | peak MB |")
-    print("|---|---|---|---|---|---|---|")
+    rows = []
     for name in names:
-        summary, series = measure(name, model, options)
+        summary, series = measure(module, name, model, options)
         (scene,) = summary["scenes"]
-        peak = max(memory for _, memory in series)
-        share = scene["seconds_network"] / scene["seconds"]
-        print(
-            f"| {name} | {scene['cells']:,} | {scene['tiles']} | {scene['instances']} "
-            f"| {summary['seconds'] / 60:.1f} | {share:.0%} | {peak:.0f} |",
-            flush=True,
-        )
+        row = {"scene": name, "cells": f"{scene['cells']:,}"}
+        if "tiles" in scene:
+            row |= {"tiles": scene["tiles"], "objects": scene["instances"]}
+            row["network, share of the time"] = f"{scene['seconds_network'] / scene['seconds']:.0%}"
+        row["minutes"] = f"{summary['seconds'] / 60:.1f}"
+        rows.append(row | {"peak MB": f"{max(memory for _, memory in series):.0f}"})
         axes.plot([second / 60 for second, _ in series], [memory for _, memory in series], label=name)
+    print(markdown(tuple(rows[0]), (row.values() for row in rows)))
     axes.set_xlabel("minutes")
     axes.set_ylabel("resident memory, MB")
     axes.set_ylim(bottom=0)

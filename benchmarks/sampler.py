@@ -26,6 +26,7 @@ class Sampler:
     def __init__(self, processes: Sequence[int], interval: float = INTERVAL):
         self._processes, self._interval = processes, interval
         self._usage: list[tuple[float, float, float]] = []  # time, processor seconds so far, MB
+        self._cores: list[tuple[float, np.ndarray]] = []  # time, (n, 2): busy and all ticks so far
         self._gpus: list[tuple[float, np.ndarray]] = []  # time, (n, 2): percent in use, MB
         self._ended = threading.Event()
         looks = [self._look_at_processes] if Path("/proc/self/stat").exists() else []
@@ -42,11 +43,12 @@ class Sampler:
         for thread in self._threads:
             thread.join()
 
-    def summary(self, begun: float, ended: float, gpus: int) -> dict[str, float]:
+    def summary(self, begun: float, ended: float, gpus: int) -> dict[str, float | str]:
         """What was seen; begun, ended: of `time.monotonic`, the part whose load is wanted.
 
         cpu_load: processors kept busy on average. memory_MB: peak of all the time, summed over the processes
-        (what they share is counted for each). gpu_use: percent of the time, mean of the first `gpus` GPUs.
+        (what they share is counted for each). core_use: percent of the time in which each core was busy, with
+        whatever. gpu_use: percent of the time, mean of the first `gpus` GPUs.
         gpu_MB: peak of all the time on the fullest of them. Figures that there are none of are left out.
         """
         found = {}
@@ -56,6 +58,11 @@ class Sampler:
             seconds = np.maximum.accumulate(seconds)
             spent = np.diff(np.interp([begun, ended], times, seconds))[0]
             found |= {"cpu_load": round(spent / (ended - begun), 2), "memory_MB": round(memory.max())}
+        if self._cores:
+            times = np.array([when for when, _ in self._cores])
+            at = [np.abs(times - when).argmin() for when in (begun, ended)]
+            busy, ticks = (self._cores[at[1]][1] - self._cores[at[0]][1]).T
+            found["core_use"] = " ".join(f"{100 * share:.0f}" for share in busy / np.maximum(ticks, 1))
         if self._gpus and gpus:
             times = np.array([when for when, _ in self._gpus])
             use, memory = np.moveaxis(np.stack([one[:gpus] for _, one in self._gpus]), -1, 0)
@@ -76,6 +83,7 @@ class Sampler:
     def _look_at_processes(self) -> None:
         seconds, memory = usage(self._processes)
         self._usage.append((time.monotonic(), seconds, memory))
+        self._cores.append((time.monotonic(), core_ticks()))
 
     def _look_at_gpus(self) -> None:
         if len(seen := gpu_usage()):
@@ -103,6 +111,14 @@ def usage(processes: Sequence[int]) -> tuple[float, float]:
         ticks, pages = ticks + own_ticks, pages + own_pages
         waiting += children.pop(number, [])
     return ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def core_ticks() -> np.ndarray:
+    """(n, 2) int64: ticks that each core has been busy, and all ticks, since the machine was started."""
+    lines = Path("/proc/stat").read_text().splitlines()
+    cores = [line.split()[1:9] for line in lines if line.startswith("cpu") and not line.startswith("cpu ")]
+    ticks = np.array(cores, dtype=np.int64)  # user, nice, system, idle, waiting, ...; see proc_stat(5)
+    return np.stack([ticks.sum(axis=1) - ticks[:, 3] - ticks[:, 4], ticks.sum(axis=1)], axis=1)
 
 
 def gpu_usage() -> np.ndarray:

@@ -1,4 +1,4 @@
-"""One measurement of `scaling.py`, in a process of its own: python scaling_run.py RUN, a `Run` as JSON.
+"""One measurement of an experiment, in a process of its own: python scaling_run.py RUN, a `Run` as JSON.
 
 Prints READY when it has warmed up for detection and then waits for a line, so that several processes begin
 together; at the end RESULT and what was measured, as JSON. Nothing is measured here that the modules do not
@@ -14,16 +14,17 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from measuring import Clock, Reporter, describe_network, draw_scenes, object_count
-
-from maskrcnn.task import TASK
+from measuring import Clock, Reporter, describe_network, draw_pairs, draw_scenes, object_count
 
 DETECTIONS = 30  # in each tile: as many objects as a scene may show there
+HELD_OUT = 0.25  # of the images, which the trained network is scored on
+DRAWN_CLASS = ("object",)  # in label rasters of drawn scenes
+NO_END = 10**6  # steps of an epoch that the time will end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,27 +32,40 @@ class Run:
     """What is measured.
 
     work: prepare, train or detect; unit, units: what there are how many of (devices, threads, processes,
-    nodes); images: per device and step; steps: measured, after the first; epoch_images: where above 0,
-    whole epochs of so many images are measured instead; folder: what `prepare` has written; cluster: the
-    address of the nodes, started here if it is empty.
+    nodes of a cluster, or gpus of this machine as workers of a cluster).
+    network: maskrcnn or unet; loss: of the U-Net. dataset, classes: the images, drawn ones if it is empty;
+    scenes: how many to draw.
+    images: per device and step; batch: where above 0, images per step of all devices instead.
+    steps: measured, after the first; epoch_images: where above 0, whole epochs of so many images are measured
+    instead; minutes: where above 0, another training ends after them. scored: the trained network is scored
+    on images that were held out.
+    folder: what `prepare` has written; cluster: the address of the nodes, started here if it is empty.
     """
 
     work: str
     backend: str
-    folder: str
     backbone: str
     size: int
+    folder: str = ""
+    network: str = "maskrcnn"
+    loss: str = "both"
+    dataset: str = ""
+    classes: Sequence[str] = ()
+    scenes: int = 4
     unit: str = "devices"
     units: int = 1
     images: int = 1
+    batch: int = 0
     steps: int = 10
     epoch_images: int = 0
+    minutes: float = 0.0
+    scored: bool = False
     cluster: str = ""
 
     @property
     def device_count(self) -> int:
         """Devices of this machine that are used together."""
-        return self.units if self.unit == "devices" else 1
+        return self.units if self.unit in ("devices", "gpus") else 1
 
     def as_json(self) -> str:
         return json.dumps(asdict(self))
@@ -68,23 +82,70 @@ class RunReporter(Reporter):
             self.devices = text.removeprefix("Devices: ").split(" (")[0]
 
 
+def task_of(run: Run):
+    """The network as the library deals with it."""
+    if run.network == "unet":
+        from unet.task import TASK
+    else:
+        from maskrcnn.task import TASK
+    return TASK
+
+
+def image_size(run: Run):
+    """Samples of `run.size` pixels a side."""
+    from ann.training.image_size import ImageSize
+
+    if run.network == "unet":
+        from unet.config import stride_of
+
+        return ImageSize(0, run.size, False, multiple=stride_of(run.backbone))
+    return ImageSize(run.size, run.size, False)
+
+
+def open_images(run: Run):
+    """The labelled images (pairs of rasters, or labels of objects), and those of them that are held out."""
+    from ann.data.outlines.label_values import LabelValues
+    from ann.data.readers.formats import open_dataset
+    from ann.data.readers.pairs import find_pairs, read_pairs
+    from ann.data.split import hold_out
+    from drawing import CLASSES
+
+    folder = run.dataset or Path(run.folder, "scenes")
+    classes = run.classes or (DRAWN_CLASS if run.network == "unet" else CLASSES)
+    pairs = find_pairs(folder)
+    dataset = (
+        read_pairs(folder, pairs, classes, LabelValues(ids={})) if pairs else open_dataset(folder, classes)
+    )
+    return hold_out(dataset, HELD_OUT) if run.scored else (dataset, ())
+
+
 def prepare(run: Run) -> dict:
     """Write scenes, and a model of random weights, from which all others start."""
     import keras
 
-    from ann.data.readers.formats import open_dataset
-    from ann.training.image_size import ImageSize
     from ann.weights import save_model
-    from drawing import CLASSES
-    from maskrcnn.network.layout import legacy_layout
-    from maskrcnn.network.model import build_network
 
-    folder = Path(run.folder)
-    draw_scenes(folder / "scenes", run.size)
-    dataset = open_dataset(folder / "scenes", CLASSES)
-    config = describe_network(dataset, ImageSize(run.size, run.size, False), backbone=run.backbone)
+    folder, task = Path(run.folder), task_of(run)
+    if not run.dataset:
+        draw = draw_pairs if run.network == "unet" else draw_scenes
+        draw(folder / "scenes", run.size, run.scenes)
+    dataset, _ = open_images(run)
+    if run.network == "unet":
+        from unet.preparation import describe_model
+
+        config = describe_model(
+            dataset,
+            image_size(run),
+            architecture=run.backbone,
+            loss=run.loss,
+            weighted=False,
+            initial=None,
+            other_classes=False,
+        )
+    else:
+        config = describe_network(dataset, image_size(run), backbone=run.backbone)
     keras.utils.set_random_seed(1)
-    save_model(folder / "model.h5", legacy_layout(build_network(config)), config)
+    save_model(folder / "model.h5", task.layout(task.build_network(config)), config)
     return {}
 
 
@@ -92,11 +153,11 @@ def train(run: Run) -> dict:
     """Train on the devices of this machine, or on nodes."""
     from ann.training import worker
 
-    if run.unit == "nodes":
+    if run.unit in ("nodes", "gpus"):
         return train_on_nodes(run)
     job, reporter = make_job(run, run.device_count), RunReporter(Clock())
     worker.train(job, reporter)
-    return summarise(job, reporter)
+    return summarise(job, reporter) | (score(run, job) if run.scored else {})
 
 
 def train_on_nodes(run: Run) -> dict:
@@ -105,25 +166,32 @@ def train_on_nodes(run: Run) -> dict:
     from ann.cluster.training import train_on_cluster
 
     with contextlib.ExitStack() as stack:
-        address = run.cluster or stack.enter_context(ray_nodes(run.units))
+        address = run.cluster or stack.enter_context(ray_nodes(run))
         cluster = stack.enter_context(connect(address, ["pyarrow"]))
-        job = make_job(run, run.units * max(1, *(node.gpus for node in cluster.nodes)))
-        reporter = RunReporter(Clock())
+        gpus = max(node.gpus for node in cluster.nodes)
+        count = run.units if run.unit == "gpus" else run.units * max(1, gpus)
+        job, reporter = make_job(run, count), RunReporter(Clock())
         train_on_cluster(job, reporter, cluster)
-    # what workers tell arrives up to half a second late: of no use for single steps
-    return summarise(job, reporter) | {"first_s": None, "median_step_s": None}
+        # what workers tell arrives up to half a second late: of no use for single steps
+        found = summarise(job, reporter) | {"first_s": None, "median_step_s": None}
+        if run.minutes:
+            job = timed(job, run)
+            train_on_cluster(job, RunReporter(), cluster)
+    return found | (score(run, job) if run.scored else {})
 
 
 @contextlib.contextmanager
-def ray_nodes(count: int) -> Iterator[str]:
-    """Ray nodes on this machine, with one CPU each; gives their address."""
+def ray_nodes(run: Run) -> Iterator[str]:
+    """Ray nodes on this machine, with one CPU each, or one with all GPUs of the run; gives their address."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
 
-    node = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 100 * 2**20, "include_dashboard": False}
+    gpus = run.units if run.unit == "gpus" else 0
+    node = {"num_cpus": max(1, gpus), "num_gpus": gpus}
+    node |= {"object_store_memory": 100 * 2**20, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=node)
     try:
-        for _ in range(count - 1):
+        for _ in range(0 if gpus else run.units - 1):
             cluster.add_node(**node)
         yield cluster.address
     finally:
@@ -132,32 +200,44 @@ def ray_nodes(count: int) -> Iterator[str]:
 
 def make_job(run: Run, device_count: int):
     """Training from the model that was prepared: `run.steps` steps after the first, or two epochs."""
-    from ann.data.readers.formats import open_dataset
-    from ann.training.image_size import ImageSize
+    from ann.errors import AnnError
     from ann.training.job import Job
     from ann.training.settings import TrainingSettings
-    from drawing import CLASSES
-    from maskrcnn.model_file import read_model
+    from ann.weights import read_model
 
-    epoch_steps = math.ceil(run.epoch_images / (run.images * device_count))
+    if run.batch % device_count:
+        raise AnnError(f"{run.batch} images per step can't be shared equally among {device_count} devices")
+    task = task_of(run)
+    images = run.batch // device_count or run.images
+    epoch_steps = math.ceil(run.epoch_images / (images * device_count))
     settings = TrainingSettings(
         name="benchmark",
+        prefix=task.prefix,
         logs=Path(tempfile.mkdtemp(dir=run.folder)),
         epochs=2 if run.epoch_images else 1,  # the first one compiles
         steps_per_epoch=epoch_steps or run.steps + 1,
         validation_steps=0,
-        images_per_device=run.images,
+        images_per_device=images,
         device_count=device_count,
+        train_batch_norm=run.network == "unet",
     )
-    model = read_model(Path(run.folder, "model.h5"))
+    model = read_model(Path(run.folder, "model.h5"), task.kind)
+    dataset, _ = open_images(run)
     return Job(
-        task=TASK,
-        dataset=open_dataset(Path(run.folder, "scenes"), CLASSES),
+        task=task,
+        dataset=dataset,
         config=model.config,
-        size=ImageSize(run.size, run.size, False),
+        size=image_size(run),
         settings=settings,
         initial=model,
     )
+
+
+def timed(job, run: Run):
+    """The same training with a limit of time, as one epoch."""
+    logs = Path(tempfile.mkdtemp(dir=run.folder))
+    settings = replace(job.settings, logs=logs, epochs=1, steps_per_epoch=NO_END, minutes=run.minutes)
+    return replace(job, settings=settings)
 
 
 def summarise(job, reporter: RunReporter) -> dict:
@@ -167,7 +247,13 @@ def summarise(job, reporter: RunReporter) -> dict:
     settings, clock = job.settings, reporter.clock
     ended = clock.times[-1][0]
     elapsed, _ = clock.steps()
-    found = {"first_s": elapsed[0], "devices": reporter.devices, "ended": ended}
+    found = {
+        "images_per_device": settings.images_per_device,
+        "first_s": elapsed[0],
+        "minutes": (ended - clock.times[0][0]) / 60,
+        "devices": reporter.devices,
+        "ended": ended,
+    }
     if settings.epochs == 1:
         step = float(np.median(elapsed[1:]))
         images = settings.batch_size * (len(elapsed) - 1)
@@ -181,6 +267,21 @@ def summarise(job, reporter: RunReporter) -> dict:
         "images": images,
         "seconds_per_image": seconds / images,
     }
+
+
+def score(run: Run, job) -> dict:
+    """Scores of the trained network on whole images that were held out, by name, and its steps."""
+    from ann.training import log
+    from ann.weights import load_weights, read_model
+
+    row = log.read_rows(job.settings.table_path)[-1]
+    model = read_model(job.settings.model_path(int(row["epoch"])), job.task.kind)
+    network = job.task.build_network(job.config)
+    load_weights(job.task.layout(network), model)
+    _, held_out = open_images(run)
+    scorer = job.task.make_scorer(replace(job, held_out=held_out), network)
+    scores = scorer.test(str(model.path)).content["all"]
+    return {"steps": int(row["steps"]), **{name: scores[name] for name in job.task.main_scores}}
 
 
 def detect(run: Run) -> dict:

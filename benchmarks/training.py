@@ -136,28 +136,12 @@ def measure_bare(arguments) -> dict:
 def measure_step(arguments) -> dict:
     """The real loop over drawn scenes."""
     from ann.data.readers.formats import open_dataset
-    from ann.training import loop
     from ann.training.image_size import ImageSize
     from ann.training.job import Job
     from ann.training.settings import TrainingSettings
     from drawing import CLASSES
-    from maskrcnn.network.model import build_network
-    from maskrcnn.network.training import TrainingNetwork
-    from maskrcnn.preparation import make_feed
     from maskrcnn.task import TASK
 
-    waiting = []
-
-    class TimedPrefetcher(loop.Prefetcher):
-        """Also keeps how long the loop waited for each batch."""
-
-        def __next__(self):
-            start = time.perf_counter()
-            batch = super().__next__()
-            waiting.append(time.perf_counter() - start)
-            return batch
-
-    loop.Prefetcher = TimedPrefetcher
     with tempfile.TemporaryDirectory() as folder:
         draw_scenes(Path(folder, "scenes"), arguments.size)
         dataset = open_dataset(Path(folder, "scenes"), CLASSES)
@@ -171,15 +155,30 @@ def measure_step(arguments) -> dict:
             validation_steps=0,
             images_per_device=arguments.batch,
         )
-        network = build_network(config)
-        feed = make_feed(
-            Job(task=TASK, dataset=dataset, config=config, size=size, settings=settings), slice(None)
-        )
-        clock = Clock()
-        loop.run_epochs(TASK, TrainingNetwork(network), config, feed, settings, Reporter(clock))
-    summary = summarise(clock)
+        return time_steps(Job(task=TASK, dataset=dataset, config=config, size=size, settings=settings))
+
+
+def time_steps(job) -> dict:
+    """Train from scratch as a job says; what its steps take, and how long the loop waits for batches."""
+    from ann.training import loop
+
+    waiting = []
+
+    class TimedPrefetcher(loop.Prefetcher):
+        """Also keeps how long the loop waited for each batch."""
+
+        def __next__(self):
+            start = time.perf_counter()
+            batch = super().__next__()
+            waiting.append(time.perf_counter() - start)
+            return batch
+
+    loop.Prefetcher = TimedPrefetcher
+    training_class, arguments = job.task.training_model(job.task.build_network(job.config), job.config)
+    feed, clock = job.task.make_feed(job, slice(None)), Clock()
+    loop.run_epochs(job.task, training_class(*arguments), job.config, feed, job.settings, Reporter(clock))
     total = clock.times[-1][0] - clock.times[1][0]
-    return summary | {"waiting_share": round(sum(waiting[1:]) / total, 4)}
+    return summarise(clock) | {"waiting_share": round(sum(waiting[1:]) / total, 4)}
 
 
 def run(program: str, backbone: str, precision: str, arguments) -> dict:

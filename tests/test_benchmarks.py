@@ -1,4 +1,4 @@
-"""The scaling experiments at the smallest size, and how they see what processes and GPUs use."""
+"""The scaling experiments and studies at the smallest size, and how they see what processes and GPUs use."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import experiments
 import numpy as np
 import pytest
 import sampler
 import scaling
 import scaling_run
+import studies
 
-SCALING = Path(__file__).parents[1] / "benchmarks" / "scaling.py"
+from ann.errors import AnnError
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 SMALL = ("--backbone", "resnet18", "--size", "64", "--steps", "1")
 # A process whose child keeps 100 MB and has used half a second of processor time when it says so
 BUSY_CHILD = """
@@ -33,8 +38,8 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def run_scaling(folder, *arguments):
-    command = [sys.executable, str(SCALING), *arguments, *SMALL, "--results", str(folder)]
+def run_program(name, folder, *arguments):
+    command = [sys.executable, str(BENCHMARKS / name), *arguments, "--results", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -43,7 +48,7 @@ def run_scaling(folder, *arguments):
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="load is read from /proc")
 def test_an_experiment_prints_a_table_and_saves_csv_and_plot(tmp_path):
     arguments = ("--work", "detect", "--images", "1", "2", "--backends", "tensorflow")
-    printed = run_scaling(tmp_path, "images", *arguments)
+    printed = run_program("scaling.py", tmp_path, "images", *arguments, *SMALL)
     rows = read(tmp_path / "images.csv")
     assert tuple(rows[0]) == scaling.COLUMNS
     assert [(row["work"], row["images_per_device"], row["images"]) for row in rows] == [
@@ -61,9 +66,8 @@ def test_an_experiment_prints_a_table_and_saves_csv_and_plot(tmp_path):
 @pytest.mark.slow
 def test_an_epoch_is_timed_on_devices_and_nodes(tmp_path):
     pytest.importorskip("ray")
-    run_scaling(
-        tmp_path, "epoch", "--backends", "torch", "--devices", "2", "--nodes", "2", "--epoch-images", "2"
-    )
+    arguments = ("--backends", "torch", "--devices", "2", "--nodes", "2", "--epoch-images", "2")
+    run_program("scaling.py", tmp_path, "epoch", *arguments, *SMALL)
     rows = read(tmp_path / "epoch.csv")
     assert [(row["unit"], row["units"], row["images"]) for row in rows] == [
         ("devices", "1", "2"),
@@ -71,6 +75,44 @@ def test_an_epoch_is_timed_on_devices_and_nodes(tmp_path):
         ("nodes", "2", "2"),
     ]
     assert all(float(row["epoch_s"]) > 0 and not row["note"] for row in rows)
+
+
+def test_a_study_scores_the_network_that_it_has_trained(tmp_path):
+    arguments = ("--backends", "tensorflow", "--devices", "1", "--images", "2", "--steps", "1")
+    run_program("studies.py", tmp_path, "frameworks", *arguments, "--size", "32")
+    (row,) = read(tmp_path / "frameworks.csv")
+    assert tuple(row) == studies.FRAMEWORKS
+    assert (row["units"], row["images_per_device"], row["steps"], row["note"]) == ("1", "2", "2", "")
+    assert all(float(row[name]) > 0 for name in ("minutes", "images_per_s", "memory_MB"))
+    assert 0 <= float(row["IoU"]) <= float(row["Dice"]) <= 1
+    assert (tmp_path / "frameworks.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_workers_of_a_cluster_share_a_step_and_are_scored_after_the_same_time(tmp_path):
+    pytest.importorskip("ray")
+    arguments = ("--workers", "1", "2", "--images", "2", "--epoch-images", "4", "--minutes", "0.1")
+    run_program("studies.py", tmp_path, "scaling", *arguments, "--size", "32")
+    rows = read(tmp_path / "scaling.csv")
+    assert [(row["unit"], row["units"], row["images_per_device"]) for row in rows] == [
+        ("nodes", "1", "2"),
+        ("nodes", "2", "1"),
+    ]
+    for row in rows:
+        assert float(row["epoch_s"]) > 0 and int(row["steps"]) > 1 and not row["note"]
+        assert 0 <= float(row["IoU"]) <= float(row["Dice"]) <= 1
+
+
+def test_devices_share_the_images_of_a_step(tmp_path):
+    base = scaling_run.Run(work="train", backend="", folder=str(tmp_path), backbone="unet_vgg", size=32)
+    run = replace(base, network="unet", batch=4, scored=True)
+    scaling_run.prepare(run)
+    jobs = [scaling_run.make_job(run, count) for count in (1, 4)]
+    assert [job.settings.images_per_device for job in jobs] == [4, 1]
+    assert {job.settings.batch_size for job in jobs} == {4}
+    assert len(jobs[0].dataset.images) == 3  # the fourth is held out
+    with pytest.raises(AnnError, match="4 images per step can't be shared equally among 3 devices"):
+        scaling_run.make_job(run, 3)
 
 
 def test_the_first_failure_ends_a_series_and_rows_are_kept(tmp_path, monkeypatch, capsys):
@@ -82,7 +124,7 @@ def test_the_first_failure_ends_a_series_and_rows_are_kept(tmp_path, monkeypatch
             raise KeyboardInterrupt
         return row | {"seconds_per_image": 0.5}
 
-    monkeypatch.setattr(scaling, "measure", measure)
+    monkeypatch.setattr(experiments, "measure", measure)
     chosen = [
         "images",
         "--backends",
@@ -95,9 +137,9 @@ def test_the_first_failure_ends_a_series_and_rows_are_kept(tmp_path, monkeypatch
         "--results",
         str(tmp_path),
     ]
-    base = scaling.Run(work="", backend="", folder="", backbone="", size=64)
+    base = scaling_run.Run(work="", backend="", backbone="", size=64)
     with pytest.raises(KeyboardInterrupt):
-        scaling.carry_out("images", scaling.parse(chosen), base)
+        experiments.carry_out("images", scaling.EXPERIMENTS["images"], scaling.parse(chosen), base)
     rows = read(tmp_path / "images.csv")
     assert [(row["work"], row["images_per_device"], row["note"]) for row in rows] == [
         ("train", "1", ""),
@@ -112,8 +154,9 @@ def test_the_first_failure_ends_a_series_and_rows_are_kept(tmp_path, monkeypatch
 
 
 def test_a_process_that_dies_is_a_row_with_a_note(tmp_path):
-    run = scaling.Run(work="train", backend="none", folder=str(tmp_path), backbone="resnet18", size=64)
-    row = scaling.measure(run)
+    folder = str(tmp_path)
+    run = scaling_run.Run(work="train", backend="none", folder=folder, backbone="resnet18", size=64)
+    row = experiments.measure(run)
     assert row["backend"] == "none" and row["note"].startswith("failed: ")
 
 
@@ -122,7 +165,7 @@ def test_too_little_memory_is_a_note(monkeypatch, capsys):
         raise MemoryError("640 PB asked for")
 
     monkeypatch.setattr(scaling_run, "train", train)
-    scaling_run.main(scaling.Run(work="train", backend="", folder="", backbone="", size=64))
+    scaling_run.main(scaling_run.Run(work="train", backend="", backbone="", size=64))
     result = {"note": "The memory does not suffice: 640 PB asked for"}
     assert capsys.readouterr().out == f"RESULT {json.dumps(result)}\n"
 
@@ -150,6 +193,8 @@ def test_load_is_that_of_the_measured_part_and_memory_the_peak():
         "gpu_use": 80,
         "gpu_MB": 160,
     }
+    watched._cores = [(when, np.array([[2 * when, 10 * when], [when, 10 * when]])) for when in (0, 10, 20)]
+    assert watched.summary(10.0, 20.0, gpus=0)["core_use"] == "20 10"
     assert watched.summary(10.0, 20.0, gpus=2)["gpu_use"] == 40
     assert "gpu_use" not in watched.summary(10.0, 20.0, gpus=0)
 

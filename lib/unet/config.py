@@ -14,6 +14,11 @@ ARCHITECTURES = (*PLAIN_STRIDES, *(f"unet_{name}" for name in BACKBONES))
 LOSSES = ("cross_entropy", "dice", "both")
 
 
+def stride_of(architecture: str) -> int:
+    """The stride of an architecture's deepest level, pixels."""
+    return PLAIN_STRIDES.get(architecture, BACKBONE_STRIDE)
+
+
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig(ModelConfig):
     """Description of a U-Net.
@@ -42,7 +47,7 @@ class UNetConfig(ModelConfig):
     @property
     def size_multiple(self) -> int:
         """The stride of the deepest level, pixels; a window's values repeat when it is moved by it."""
-        return PLAIN_STRIDES.get(self.backbone, BACKBONE_STRIDE)
+        return stride_of(self.backbone)
 
     @property
     def backbone_name(self) -> str:

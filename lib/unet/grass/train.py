@@ -18,7 +18,7 @@ from ann.grass.training import Initial, TrainModule
 from ann.multiples import check_multiple
 from ann.training.image_size import ImageSize
 from ann.training.preparation import summarise
-from unet.config import BACKBONE_STRIDE, PLAIN_STRIDES, UNetConfig
+from unet.config import UNetConfig, stride_of
 from unet.model_file import read_model
 from unet.preparation import describe_model
 from unet.task import TASK
@@ -64,7 +64,7 @@ def _meaning(text: str) -> tuple[str, str]:
 
 def _image_size(options: Mapping[str, str], flags: Mapping[str, bool]) -> ImageSize:
     side = int(options["tile_size"])
-    stride = PLAIN_STRIDES.get(options["architecture"], BACKBONE_STRIDE)
+    stride = stride_of(options["architecture"])
     check_multiple("tile_size", side, stride)
     return ImageSize(0, side, False, multiple=stride)
 
