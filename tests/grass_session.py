@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -72,6 +73,7 @@ class GrassSession:
         return {key: int(value) for key, value in self.values("v.info", "-t", f"map={vector_map}").items()}
 
 
+@functools.cache
 def grass_config(item: str) -> str:
     """`grass --config`: path, version, python_path."""
     return subprocess.run(
