@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
 from ann.errors import AnnError
 from ann.inference.cells import CellSettings, Part, cell_worker, predict_cells
@@ -10,17 +11,30 @@ from ann.inference.field_of_view import reach
 from ann.inference.scene import ArrayScene
 from ann.inference.tile_rows import Here, NetworkInput
 from unet.config import UNetConfig
+from unet.network.encoders import convolutions
 from unet.network.losses import probabilities
-from unet.network.model import build_network
+from unet.network.model import join_levels
 
 HEIGHT, WIDTH = 210, 170
+
+
+def narrow_vgg(outputs):
+    """A U-Net that sees as far as unet_vgg does, with few channels."""
+    x = images = keras.Input((None, None, 3))
+    levels = []
+    for level, count in enumerate((2, 2, 3, 3)):
+        x = layers.MaxPooling2D(2)(x) if level else x
+        x = convolutions(x, 4, count, name=f"encoder{level}", normalise=True)
+        levels.append(x)
+    x = join_levels(levels, (4, 4, 4), up="transpose", normalise=True)
+    return keras.Model(images, layers.Conv2D(outputs, 3, padding="same")(x))
 
 
 @pytest.fixture(scope="module")
 def network():
     keras.utils.set_random_seed(1)
     config = UNetConfig(classes=("road", "water"), backbone="unet_vgg", image_shape=(64, 64))
-    return config, build_network(config)
+    return config, narrow_vgg(config.output_count)
 
 
 @pytest.fixture(scope="module")
