@@ -206,6 +206,8 @@ def test_any_type_and_number_of_bands_is_kept_to_the_bit(tmp_path, dtype, bands)
     valid = generator.random((300, 270)) > 0.3
     mask = PackedMask.pack(CroppedMask(row=2, column=1, pixels=np.ones((200, 5), bool)))
     image = array_image(pixels, valid, [mask, mask], [1, -2])
+    labels = tuple(f"band {number}" for number in range(bands))
+    image = replace(image, band_labels=labels)
     write(Dataset(classes=CLASSES, images=(image, image)), tmp_path / "set")
     (read, _) = open_dataset(tmp_path / "set", CLASSES[:1]).images
     window = Window(row=250, column=5, height=50, width=260)
@@ -214,7 +216,7 @@ def test_any_type_and_number_of_bands_is_kept_to_the_bit(tmp_path, dtype, bands)
         assert_same(found, replace(expected, class_ids=np.sign(expected.class_ids)))
         np.testing.assert_array_equal(found.valid, expected.valid)
     assert read.class_ids.tolist() == [1, -1]
-    assert read.instance_counts == (1,)
+    assert read.instance_counts == (1,) and read.band_labels == labels
 
 
 def test_a_tile_is_a_tiff_that_others_read(tmp_path):

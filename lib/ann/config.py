@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import ClassVar
 
+from ann.data.band_labels import known_labels
+
 # by the name that a model file has for its network: the modules that make and use it
 MODULES = {
     "maskrcnn": ("i.ann.maskrcnn.train", "i.ann.maskrcnn.detect"),
@@ -35,6 +37,7 @@ class ModelConfig:
     band_mean: tuple[float, ...] = (123.7, 116.8, 103.9)  # input = (pixel - mean) / scale, band by band
     band_scale: tuple[float, ...] = (1.0, 1.0, 1.0)
     pixel_size: float | None = None  # metres on the ground per pixel of the training images
+    band_labels: tuple[str, ...] = ()  # what the bands mean, see `data.band_labels`; () where not known
 
     def __post_init__(self):
         for field in dataclasses.fields(self):  # JSON has lists only
@@ -56,6 +59,12 @@ class ModelConfig:
             raise ValueError(
                 "Expected a mean and a non-zero scale for each band, "
                 f"received {self.band_mean} and {self.band_scale}"
+            )
+        if self.band_labels and known_labels(self.band_labels) != self.band_labels:
+            raise ValueError(f"Expected distinct labels of bands, received {self.band_labels!r}")
+        if len(self.band_labels) not in (0, len(self.band_mean)):
+            raise ValueError(
+                f"Expected labels of {len(self.band_mean)} bands or none, received {self.band_labels!r}"
             )
 
     @property

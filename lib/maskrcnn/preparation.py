@@ -65,7 +65,7 @@ def describe_model(
     }
     if initial is None:
         scales = anchor_scales(dataset.images, image_shape, size.enlarged_to)
-        return MaskRCNNConfig(**values, **band_scaling(dataset), anchor_scales=scales)
+        return MaskRCNNConfig(**(values | band_scaling(dataset)), anchor_scales=scales)
     check_initial_model(initial, dataset, backbone, other_classes)
     config = _initial_config(initial)
     # images are trained on in the size that they have, and the model is used as it was trained

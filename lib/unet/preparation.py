@@ -45,7 +45,7 @@ def describe_model(
     values = shared_values(dataset, size, architecture) | {"loss": loss}
     values["class_weights"] = class_weights(dataset, values["image_shape"], size) if weighted else None
     if initial is None:
-        return UNetConfig(**values, **band_scaling(dataset))
+        return UNetConfig(**(values | band_scaling(dataset)))
     check_initial_model(initial, dataset, architecture, other_classes)
     if initial.config.bands != dataset.images[0].bands:
         values |= band_scaling(dataset)

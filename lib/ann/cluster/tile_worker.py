@@ -18,10 +18,12 @@ class SceneFile:
     """A scene that workers read: an image file under the same path on all nodes.
 
     factor: how many times larger the pixels to detect in are than the file's, None: as large.
+    bands: their numbers in the file, see `FileScene`.
     """
 
     path: str
     factor: float | None = None
+    bands: tuple[int, ...] | None = None
 
 
 class TileWorker:
@@ -77,7 +79,7 @@ class TileWorker:
     def _open(self, scene: SceneFile):
         """The scene, kept open until another one is asked for."""
         if self._scene is None or self._scene[0] != scene:
-            opened = FileScene(scene.path)
+            opened = FileScene(scene.path, scene.bands)
             opened = opened if scene.factor is None else ResampledScene(opened, scene.factor)
             self._scene = (scene, opened)
         return self._scene[1]

@@ -48,6 +48,7 @@ class LabelledImage:
     pixel_size: metres per pixel on the ground, None for an image that isn't georeferenced.
     extent: (west, south, east, north) in map units, where it is known.
     place: where the pixels lie, for a split by ground; None: not known.
+    band_labels: what the bands mean, see `data.band_labels`.
     read: gives the window, or the whole image for None, as an `Example` in pixels of the window.
     """
 
@@ -65,6 +66,7 @@ class LabelledImage:
     read: Callable[[Window | None], Example]
     extent: tuple[float, float, float, float] | None = None
     place: Place | None = None
+    band_labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -38,6 +38,7 @@ class Band:
     mapset: str
     grid: Grid
     dtype: np.dtype  # the smallest that holds its values
+    label: str | None = None  # semantic (r.semantic.label)
 
     def __str__(self) -> str:
         return f"{self.name}@{self.mapset}"
@@ -50,7 +51,19 @@ def find_band(full_name: str) -> Band:
         AnnError: there is none.
     """
     name, mapset = find_map("Raster", full_name)
-    return Band(name=name, mapset=mapset, grid=grid_of_raster(name, mapset), dtype=_dtype(name, mapset))
+    return Band(
+        name=name,
+        mapset=mapset,
+        grid=grid_of_raster(name, mapset),
+        dtype=_dtype(name, mapset),
+        label=semantic_label(name, mapset),
+    )
+
+
+def semantic_label(name: str, mapset: str) -> str | None:
+    """What r.semantic.label says of a raster map that exists; None for nothing."""
+    label = libraster.Rast_read_semantic_label(name.encode(), mapset.encode())
+    return bytes(label).decode(errors="replace") if label else None
 
 
 def find_bands(names: Sequence[str]) -> tuple[Band, ...]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import shapely
 
+from ann.data.band_labels import known_labels
 from ann.data.dataset import Dataset, LabelledImage, check_classes, check_labels, name_some
 from ann.data.ground import Groups
 from ann.data.outlines.masks import paste
@@ -237,6 +238,7 @@ def _image(block: Block, kept: Sequence[Label], class_count: int) -> LabelledIma
         bands=len(block.bands),
         dtype=str(common_dtype(block.bands)),
         pixel_size=ground_size(grid),
+        band_labels=known_labels([band.label for band in block.bands]),
     )
     pixels = MapPixels(bands=block.bands, grid=grid, ground=block.ground)
     shapes, class_ids = [label.shape for label in kept], [label.class_id for label in kept]

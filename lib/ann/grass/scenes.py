@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import grass.script as gs
 
 from ann.errors import SceneError
+from ann.grass.bands import semantic_label
+from ann.grass.maps import find_map
 
 
 def maps_of_scenes(options: Mapping[str, str]) -> list[tuple[str, ...]]:
@@ -35,7 +37,20 @@ def maps_of_group(group: str) -> list[str]:
     maps = gs.read_command("i.group", flags="lg", group=found["fullname"], quiet=True).split()
     if not maps:
         raise SceneError(f"Imagery group <{group}> is empty. Add the bands with i.group")
+    by_label: dict[str, str] = {}
+    for name, label in zip(maps, semantic_labels(maps), strict=True):
+        if label and by_label.setdefault(label.casefold(), name) != name:
+            raise SceneError(
+                f"Imagery group <{group}> has two maps with the semantic label {label}: "
+                f"<{by_label[label.casefold()]}> and <{name}>. Remove one of them (i.group -r), or label it "
+                "anew (r.semantic.label)"
+            )
     return maps
+
+
+def semantic_labels(maps: Sequence[str]) -> list[str | None]:
+    """The semantic label of each raster map, name or name@mapset; None where it has none."""
+    return [semantic_label(*find_map("Raster", name)) for name in maps]
 
 
 def split(text: str | None) -> list[str]:

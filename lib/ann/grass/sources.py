@@ -11,12 +11,13 @@ import grass.script as gs
 import numpy as np
 
 from ann.config import ModelConfig
+from ann.data.band_labels import places_of_bands
 from ann.errors import AnnError, SceneError
 from ann.grass.bands import Band, cells_inside
 from ann.grass.files import external_transform, file_grid, find_images, find_sidecars
 from ann.grass.reader import READER, DamagedMapError
 from ann.grass.region import Grid, computational_region, ground_size, map_units, use_grid
-from ann.grass.scenes import maps_of_scenes
+from ann.grass.scenes import maps_of_scenes, semantic_labels
 from ann.inference.files import FileScene
 from ann.inference.resample import ResampledScene
 from ann.inference.scene import Scene
@@ -29,12 +30,16 @@ SCENES_SAMPLED = 20  # at most, so that looking at values stays a matter of seco
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A scene that is not open: bands of the project within an extent, or an image file with its grid."""
+    """A scene that is not open: bands of the project within an extent, or an image file with its grid.
+
+    file_bands: the numbers of the file's bands in the model's order, from 1; None for all in their own order.
+    """
 
     name: str
     grid: Grid
     bands: tuple[Band, ...] = ()
     path: str | None = None
+    file_bands: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +60,34 @@ def file_source(path: str, config: ModelConfig, sidecars: Sequence[str] | None =
 
     sidecars: paths of the files beside it that georeference it, in place of what it says itself.
     """
-    with FileScene(path) as scene:
+    chosen = file_bands(path, config.band_labels)
+    with FileScene(path, chosen) as scene:
         if scene.bands != config.bands:
             raise SceneError(
                 f"Image {path} has {scene.bands} bands, the model was trained on {config.bands}. "
                 "Give images with the same bands in the same order as for training"
             )
         transform = scene.transform if sidecars is None else external_transform(path, sidecars)
-        return Source(name=os.path.basename(path), grid=file_grid(scene, transform), path=path)
+        grid = file_grid(scene, transform)
+        return Source(name=os.path.basename(path), grid=grid, path=path, file_bands=chosen)
+
+
+def file_bands(path: str, wanted: Sequence[str]) -> tuple[int, ...] | None:
+    """Which bands of an image file to read for a model of bands with these labels, by their descriptions.
+
+    None where neither model nor file know any, and where the file calls all of them by other names.
+
+    Raises:
+        SceneError: only some of the model's bands are there.
+    """
+    if not wanted:
+        return None
+    with FileScene(path) as scene:
+        labels, numbers = scene.band_descriptions, scene.band_numbers
+    if not {label.casefold() for label in wanted} & {label.casefold() for label in labels if label}:
+        return None
+    places = places_of_bands(labels, wanted, f"Image {path}")
+    return None if places is None else tuple(numbers[place] for place in places)
 
 
 def find_sources(
@@ -72,6 +97,11 @@ def find_sources(
     if options["images_directory"]:
         return find_files(options["images_directory"], options["images_format"], flags["e"], config)
     scenes = maps_of_scenes(options)
+    if options["group"]:  # whose order says nothing where labels do
+        places = places_of_bands(
+            semantic_labels(scenes[0]), config.band_labels, f"The group <{options['group']}>"
+        )
+        scenes = scenes if places is None else [tuple(scenes[0][place] for place in places)]
     given = f"The group <{options['group']}> has" if options["group"] else "band1, band2, band3 give"
     if len(scenes[0]) != config.bands:
         raise SceneError(
@@ -205,7 +235,7 @@ def _open_own(source: Source) -> AbstractContextManager[Scene]:
     """The scene with its own pixels."""
     if source.path is None:
         return READER.scene(source.bands, source.grid, source.name)
-    return FileScene(source.path)
+    return FileScene(source.path, source.file_bands)
 
 
 def grid_to_work_in(source: Source, resolution: float | None) -> Grid:

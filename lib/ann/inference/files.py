@@ -18,6 +18,7 @@ class FileScene:
 
     bands: numbers from 1, in the order used for training; None takes all, without alpha bands.
     Which cells have data `data.pixels.rasters.read_window` says, which training reads files with, too.
+    `band_numbers` are those of the file, `band_descriptions` what it says of them, None for nothing.
     `transform` (affine) and `crs` are rasterio's, None where the file has no georeference.
 
     Raises:
@@ -42,6 +43,8 @@ class FileScene:
                 f"Image {path} has bands 1 to {self._source.count}, asked for {wrong or 'none'}. Give others."
             )
         self.bands = len(self._bands)
+        self.band_numbers = tuple(self._bands)
+        self.band_descriptions = tuple(self._source.descriptions[band - 1] for band in self._bands)
         self.transform = None if self._source.transform.is_identity else self._source.transform
         self.crs = self._source.crs
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ann.config import ModelConfig
+from ann.data.band_labels import common_labels
 from ann.data.dataset import Dataset, count_instances
 from ann.data.samples.batches import TrainingBatches, ValidationBatches
 from ann.data.samples.samples import LabelKind, SampleSettings
@@ -32,17 +33,19 @@ def shared_values(dataset: Dataset, size: ImageSize, backbone: str) -> dict:
         DatasetError: see `network_input_shape`.
     """
     images = (*dataset.images, *dataset.validation)
+    labels = common_labels(image.band_labels for image in images)
     pixel_sizes = [image.pixel_size for image in images if image.pixel_size]
     return {
         "classes": dataset.classes,
         "backbone": backbone,
         "image_shape": network_input_shape(images, size),
         "pixel_size": float(np.median(pixel_sizes)) if pixel_sizes else None,
+        **({"band_labels": labels} if labels else {}),  # else those of an initial model stay
     }
 
 
 def band_scaling(dataset: Dataset) -> dict:
-    """Mean and deviation of each band, as fields of a model's description.
+    """Mean, deviation and labels of bands that no initial model knows, as fields of a model's description.
 
     Raises:
         DatasetError: see `band_statistics`; or what the data knows comes from values that stood for missing
@@ -56,16 +59,26 @@ def band_scaling(dataset: Dataset) -> dict:
                 f"{values[0]:.4g} and the deviation {values[1]:.4g}: a value that stands for missing data "
                 "was counted. Declare it in the images, and write the shards again"
             )
-    return {"band_mean": mean, "band_scale": deviation}
+    labels = common_labels(image.band_labels for image in dataset.images)
+    return {"band_mean": mean, "band_scale": deviation, "band_labels": labels}
 
 
 def check_initial_model(initial: ModelFile, dataset: Dataset, backbone: str, other_classes: bool) -> None:
-    """Refuse initial weights of another backbone, or of other classes unless that is known."""
+    """Refuse initial weights of another backbone, of other classes unless that is known, or of bands in
+    another order.
+    """
     if initial.backbone != backbone:
         option = initial.kind.config.backbone_option
         raise AnnError(
             f"The model {initial.path} has the {option} {initial.backbone}, but {option}={backbone} is asked "
             f"for. Set {option}={initial.backbone}"
+        )
+    labels = common_labels(image.band_labels for image in dataset.images)
+    learnt = initial.config.band_labels if initial.has_description else ()
+    if common_labels([labels, learnt]) != labels and set(labels) == set(learnt):
+        raise AnnError(
+            f"The model {initial.path} was trained on the bands {', '.join(learnt)}, in this order, but "
+            f"{', '.join(labels)} are given. Give them in the model's order"
         )
     if other_classes or initial.class_count is None:
         return

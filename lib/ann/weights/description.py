@@ -83,15 +83,16 @@ def check_values(kind: ModelKind, config: ModelConfig) -> None:
             f"its description has {field} = {ascii(value)[:60]}, which no model has. Use another copy"
         )
 
-    classes = config.classes
-    if not isinstance(classes, tuple) or len(classes) > MAX_CLASSES:
-        refuse("classes", classes)
-    for name in classes:
-        if not isinstance(name, str) or not name.isprintable() or not name.strip() or len(name) > 200:
-            refuse("classes", name)
+    names = {"classes": config.classes, "band_labels": config.band_labels}
+    for field, values in names.items():
+        if not isinstance(values, tuple) or len(values) > MAX_CLASSES:
+            refuse(field, values)
+        for name in values:
+            if not isinstance(name, str) or not name.isprintable() or not name.strip() or len(name) > 200:
+                refuse(field, name)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.name == "classes" or dataclasses.is_dataclass(value):  # which checks itself
+        if field.name in names or dataclasses.is_dataclass(value):  # which checks itself
             continue
         if value is None and "None" in field.type:
             continue

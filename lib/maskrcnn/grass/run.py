@@ -388,7 +388,9 @@ class DetectionRun:
             return self._workers.for_scene(None)
         resolution = self._outputs.resolution
         factor = resolution / source.grid.row_size if resolution else None
-        return self._workers.for_scene(SceneFile(path=os.path.abspath(source.path), factor=factor))
+        return self._workers.for_scene(
+            SceneFile(path=os.path.abspath(source.path), factor=factor, bands=source.file_bands)
+        )
 
     def _write_maps(self, number: int, found: FoundScene, instances: str, table: InstanceTable) -> None:
         """Write the raster maps of a scene. table: the rows of all instances in its instance map."""

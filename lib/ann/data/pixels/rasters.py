@@ -15,6 +15,7 @@ import rasterio
 import rasterio.windows
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from ann.data.band_labels import known_labels
 from ann.data.dataset import Place
 from ann.data.folders import find_files
 from ann.data.metres import metres_per_pixel
@@ -34,7 +35,10 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 
 @dataclass(frozen=True, kw_only=True)
 class ImageHeader:
-    """What the header of an image file says; pixel_size in metres and place are None where not known."""
+    """What the header of an image file says; pixel_size in metres and place are None where not known.
+
+    band_labels: see `data.band_labels`.
+    """
 
     path: str
     height: int
@@ -43,6 +47,7 @@ class ImageHeader:
     dtype: str
     pixel_size: float | None
     place: Place | None = None
+    band_labels: tuple[str, ...] = ()
 
 
 def warning_filters() -> threading.Lock:
@@ -104,6 +109,7 @@ def read_header(path: str | Path) -> ImageHeader:
             dtype=source.dtypes[0],
             pixel_size=metres_per_pixel(source.transform, source.crs, source.height, source.width),
             place=_place(source),
+            band_labels=known_labels(band_descriptions(source)),
         )
 
 
@@ -225,6 +231,11 @@ def _file_key(path: str | Path) -> Hashable:
 def find_rasters(path: str | Path) -> list[Path]:
     """All image files at any depth below a directory, sorted."""
     return find_files(path, IMAGE_SUFFIXES)
+
+
+def band_descriptions(source: rasterio.DatasetReader) -> list[str | None]:
+    """What the file says of each band without alpha channels."""
+    return [source.descriptions[band - 1] for band in colour_bands(source)]
 
 
 def colour_bands(source: rasterio.DatasetReader) -> list[int]:

@@ -135,4 +135,5 @@ def labelled_image(
         pixel_size=header.pixel_size,
         read=reader,
         place=header.place,
+        band_labels=header.band_labels,
     )

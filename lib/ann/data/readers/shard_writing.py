@@ -19,6 +19,7 @@ import numpy as np
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import MemoryFile
 
+from ann.data.band_labels import common_labels
 from ann.data.dataset import Dataset, LabelledImage, WindowReader, count_class_ids, name_some
 from ann.data.example import Example
 from ann.data.outlines.masks import CroppedMask
@@ -199,6 +200,7 @@ def finish_writing(folder: Folder, dataset: Dataset, shards: Sequence[ShardSumma
         "instances": np.sum([shard.instances for shard in shards], axis=0).tolist(),
         "tiles": sum(shard.tiles for shard in shards),
         "bands": dataset.images[0].bands,
+        "band_labels": list(common_labels(image.band_labels for image in dataset.images)),
         "dtypes": sorted({image.dtype for image in (*dataset.images, *dataset.validation)}),
         "pixels": moments.count,
         "band_mean": list(mean),

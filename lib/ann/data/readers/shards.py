@@ -20,7 +20,7 @@ import json
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -98,6 +98,8 @@ def read_shards(location: str | Path, classes: Sequence[str], *, skip_damaged: b
     if damaged:
         notes.append(f"{len(damaged)} of {len(opened)} shards are left out: {name_some(damaged)}")
     tiles = [tile for found in opened if not isinstance(found, DatasetError) for tile in found]
+    labels = tuple(map(str, manifest.get("band_labels", ())))  # which older shards lack
+    tiles = [(part, replace(tile, band_labels=labels)) for part, tile in tiles]
     parts = {part: tuple(tile for kind, tile in tiles if kind == part) for part in (TRAINING, VALIDATION)}
     if not parts[TRAINING]:
         raise DatasetError(f"No shard of {folder} can be used. {name_some(damaged)}")
