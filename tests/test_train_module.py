@@ -122,6 +122,15 @@ def test_maps_and_areas_are_trained_on_without_any_file(session, tmp_path):
     assert abs(read_model(tmp_path / "mask_rcnn_filled_1.h5").config.band_mean[1] - 0.5) < 0.5
 
 
+def test_the_light_backbone_starts_from_imagenet_weights_without_stages(session, images, tmp_path):
+    options = {"backbone": "efficientnet_lite0", "epochs": 3, "validation_steps": 0}
+    output = train(session, images, tmp_path / "logs", "-i", **options)
+    assert "starts from ImageNet weights" in output
+    assert "(all)" in output and "(heads)" not in output and "(4+)" not in output
+    assert "make 3 steps. A first model of these images takes about" in output
+    assert read_model(tmp_path / "logs" / "mask_rcnn_test_3.h5").config.backbone == "efficientnet_lite0"
+
+
 def test_initial_weights_of_other_classes_need_the_flag_e(session, images, tmp_path, tiny_model):
     options = {"model": tiny_model}
     assert "-e" in fails(session, images, tmp_path / "logs", **options)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import grass.script as gs
 
+from ann.backbones.names import TRAINED_AT_ONCE
 from ann.cluster.connection import Cluster, connect
 from ann.cluster.prepare import write_dataset
 from ann.cluster.training import train_on_cluster
@@ -30,6 +31,7 @@ from ann.grass.modules import module_errors
 from ann.grass.options import positive
 from ann.task import Task
 from ann.training import preparation
+from ann.training.advice import advice, usual_steps
 from ann.training.image_size import ImageSize
 from ann.training.job import Job
 from ann.training.settings import TrainingSettings
@@ -101,6 +103,8 @@ def run(module: TrainModule, options: Options, flags: Flags) -> bool:
             return True
         job = check_job(module, options, flags)
         gs.message(module.summary(job))
+        if text := advice(job.settings):
+            gs.message(text)
         result = train_on_cluster(job, Console(), cluster) if cluster else train(job, Console())
     settings = job.settings
     if not result.last_epoch:
@@ -162,7 +166,7 @@ def check_job(module: TrainModule, options: Options, flags: Flags) -> Job:
         validation_steps=int(options["validation_steps"]),
         images_per_device=int(options["images_per_gpu"]),
         device_count=int(options["gpu_count"]),
-        staged=model_path is not None or flags["i"],
+        staged=model_path is not None or (flags["i"] and module.backbone(options) not in TRAINED_AT_ONCE),
         train_batch_norm=module.train_batch_norm(options, flags),
         learning_rate=positive(options["learning_rate"], "learning_rate"),
         learning_rate_scaling=options["learning_rate_scaling"],
@@ -185,6 +189,8 @@ def check_job(module: TrainModule, options: Options, flags: Flags) -> Job:
     preparation.prepare_logs(settings, overwrite=gs.overwrite(), resuming=epoch > 0)
     dataset, held_out = open_images(module, options, flags, settings)
     config = module.describe(dataset, size, options, Initial(model=initial, other_classes=flags["e"]))
+    steps = usual_steps(dataset.images, config.image_shape, settings.batch_size)
+    settings = replace(settings, usual_steps=steps)
     return Job(
         task=module.task,
         dataset=dataset,

@@ -187,10 +187,16 @@ def train_epoch(
             timed_from = (1, now)
         elif now - told > MESSAGE_SECONDS or (compiling and step == ESTIMATE_STEPS):
             told = now
-            reporter.message(
+            text = (
                 f"Epoch {epoch}/{settings.epochs}, step {step}/{steps}: loss {sums['loss'] / step:.3f}, "
                 f"{_pace(timed_from, step, now, run, total - done)}, {memory.describe_use()}"
             )
+            if step == ESTIMATE_STEPS and settings.usual_steps and not settings.minutes:
+                usual = duration((now - timed_from[1]) / (step - timed_from[0]) * settings.usual_steps)
+                text += (
+                    f". {settings.usual_steps:,} steps, usual for a first model of these images, take {usual}"
+                )
+            reporter.message(text)
         time_used = run.time_used()
         if time_used >= stage.end:
             break

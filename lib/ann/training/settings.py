@@ -34,6 +34,7 @@ class TrainingSettings:
     balance: bool = False  # prefer images and objects of rare classes
     staged: bool = False  # heads first, then stage 4 and up, then all: for runs with initial weights
     train_batch_norm: bool = False
+    usual_steps: int = 0  # of a first training on such images, see `advice`; 0: not known
     seed: int = 0
     workers: int = 2  # threads that read and augment
 
