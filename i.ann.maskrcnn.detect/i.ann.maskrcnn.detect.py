@@ -231,6 +231,13 @@
 # % required: no
 # % guisection: Output
 # %end
+# %option G_OPT_F_OUTPUT
+# % key: export
+# % label: Write the model as an ONNX file (.onnx) for other programs, with a STAC item beside it, and end
+# % description: For tiles of tile_size and scores from confidence on; needs the Python package onnx
+# % required: no
+# % guisection: Model
+# %end
 # %option
 # % key: cluster
 # % type: string
@@ -240,8 +247,8 @@
 # % guisection: Detection
 # %end
 # %rules
-# % required: band1, group, images_directory
-# % exclusive: band1, group, images_directory
+# % required: band1, group, images_directory, export
+# % exclusive: band1, group, images_directory, export
 # % requires: band2, band1
 # % requires: band3, band2
 # % requires: -e, images_directory

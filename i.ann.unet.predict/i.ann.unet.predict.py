@@ -136,7 +136,7 @@
 # % key: output
 # % label: Name of the raster map of classes
 # % description: Other maps are called after it: with the scene where there are several, with the class
-# % required: yes
+# % required: no
 # % guisection: Output
 # %end
 # %option
@@ -160,9 +160,17 @@
 # % required: no
 # % guisection: Prediction
 # %end
+# %option G_OPT_F_OUTPUT
+# % key: export
+# % label: Write the model as an ONNX file (.onnx) for other programs, with a STAC item beside it, and end
+# % description: For tiles of tile_size, by default those of training; needs the Python package onnx
+# % required: no
+# % guisection: Model
+# %end
 # %rules
-# % required: band1, group, images_directory
-# % exclusive: band1, group, images_directory
+# % required: band1, group, images_directory, export
+# % exclusive: band1, group, images_directory, export
+# % required: output, export
 # % requires: band2, band1
 # % requires: band3, band2
 # % requires: -e, images_directory

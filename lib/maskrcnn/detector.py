@@ -32,28 +32,34 @@ def load_detectors(
     """
     from ann.devices.available import check_device_count, on_device
     from maskrcnn.network.inference import Detector
-    from maskrcnn.network.layout import legacy_layout
-    from maskrcnn.network.model import build_network
     from maskrcnn.network.openvino import choose_parts
 
     names = check_device_count(device_count)
-
-    def load():
-        network = build_network(config)
-        load_weights(legacy_layout(network), model).require_complete(model)
-        return network
-
     if device_count == 1:
-        network = load()
+        network = load_network(model, config)
         parts, runtime = choose_parts(network, keras_only=keras_only, threads=threads)
         return [Detector(network, parts)], runtime
     detectors = []
     for number in range(device_count):
         with on_device(number):
-            detectors.append(OnDevice(Detector(load()), number))
+            detectors.append(OnDevice(Detector(load_network(model, config)), number))
     import keras
 
     return detectors, f"Keras on {keras.backend.backend()}, {device_count} devices: {', '.join(names)}"
+
+
+def load_network(model: ModelFile, config: MaskRCNNConfig):
+    """The network with the file's weights. Imports Keras.
+
+    Raises:
+        ModelFileError: the file lacks a part of the network.
+    """
+    from maskrcnn.network.layout import legacy_layout
+    from maskrcnn.network.model import build_network
+
+    network = build_network(config)
+    load_weights(legacy_layout(network), model).require_complete(model)
+    return network
 
 
 @dataclass(frozen=True)

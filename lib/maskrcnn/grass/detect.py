@@ -16,9 +16,11 @@ from ann.cluster.connection import connect
 from ann.cluster.tiles import ClusterWorkers, Network, start_workers
 from ann.data.text import join_names, split_names
 from ann.errors import AnnError, ModelFileError, SceneError
+from ann.export.exported import Exported
 from ann.grass.clear_up import clear_up
 from ann.grass.database import connected_database
 from ann.grass.exchange import describe_failures, interruptions_told
+from ann.grass.export import export_model
 from ann.grass.modules import module_errors
 from ann.grass.options import check_outlines, positive, use_threads
 from ann.grass.outputs import OutputNames, check_outputs, name_outputs
@@ -38,12 +40,14 @@ from ann.weights import ModelFile
 from ann.weights.checkpoint import is_checkpoint
 from maskrcnn.cluster import DetectionWork
 from maskrcnn.config import SIZE_MULTIPLE, MaskRCNNConfig
-from maskrcnn.detector import detection_workers, load_detectors
+from maskrcnn.detector import detection_workers, load_detectors, load_network
 from maskrcnn.foreign import open_model, parse_settings
 from maskrcnn.foreign.converting import is_imported, write_model
 from maskrcnn.grass.run import DetectionRun, OutputSettings, SceneResult
 from maskrcnn.instances.pipeline import DetectionSettings
 from maskrcnn.model_file import read_model
+
+CONFIDENCE = 0.7  # lowest score, where nothing else is asked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +69,17 @@ def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     Raises:
         AnnError: bad input, before any work; or nothing could be detected in any scene.
     """
+    if options["export"]:
+        model, config = choose_model(options)
+        for note in model.notes:
+            gs.message(note)
+        lowest = float(options["confidence"] or CONFIDENCE)
+        export_model(
+            options["export"],
+            lambda: exported(model, config, lowest),
+            threads=int(options["nprocs"] or 0),
+        )
+        return True
     start = time.perf_counter()
     clear_up()
     request = check_request(options, flags)
@@ -95,6 +110,13 @@ def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
             print(json.dumps(summary, indent=2))
         report(summary)
     return not failed and not work.failures
+
+
+def exported(model: ModelFile, config: MaskRCNNConfig, confidence: float) -> Exported:
+    """The model for other programs; imports Keras."""
+    from maskrcnn.export import export_network
+
+    return export_network(load_network(model, config), confidence)
 
 
 def detect_scenes(work: DetectionRun, sources: Sequence[Source]) -> list[SceneResult]:
@@ -151,13 +173,7 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
     Raises:
         AnnError: the first thing that is wrong with them.
     """
-    classes = split_names(options["classes"] or "")
-    settings = parse_settings(split(options["model_settings"]))
-    if classes and "classes" not in settings and is_checkpoint(options["model"]):
-        settings["classes"] = classes
-    model = open_model(options["model"], settings)
-    config = name_classes(model, classes)
-    config = replace(config, image_shape=tile_shape(options["tile_size"], config))
+    model, config = choose_model(options)
     if flags["t"] and config.image_shape[0] != config.image_shape[1]:
         height, width = config.image_shape
         raise AnnError(
@@ -187,7 +203,7 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
             config,
             overlap=overlap,
             batch_size=int(options["batch_size"] or 1),
-            confidence=float(options["confidence"] or 0.7),
+            confidence=float(options["confidence"] or CONFIDENCE),
             turns=flags["t"],
             find_doubtful=label_next is not None,
         ),
@@ -201,6 +217,21 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
             database=connected_database(table_columns()) if names.vectors or label_next else None,
         ),
     )
+
+
+def choose_model(options: Mapping[str, str]) -> tuple[ModelFile, MaskRCNNConfig]:
+    """The model, and its description with the classes and the tile size that are asked for.
+
+    Raises:
+        AnnError: the first thing that is wrong with them.
+    """
+    classes = split_names(options["classes"] or "")
+    settings = parse_settings(split(options["model_settings"]))
+    if classes and "classes" not in settings and is_checkpoint(options["model"]):
+        settings["classes"] = classes
+    model = open_model(options["model"], settings)
+    config = name_classes(model, classes)
+    return model, replace(config, image_shape=tile_shape(options["tile_size"], config))
 
 
 def name_classes(model: ModelFile, classes: Sequence[str]) -> MaskRCNNConfig:

@@ -105,6 +105,15 @@ def resize_bytes(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return np.ascontiguousarray(image.astype(np.uint8))
 
 
+def resize_weights(held: int, wanted: int, as_bytes: bool) -> np.ndarray:
+    """(wanted, held): resizing along an axis as a matrix, as `resize` or `resize_bytes` does it, in which
+    case it is exact.
+    """
+    if as_bytes:
+        return _byte_weights(held, wanted) / 2.0**FIXED_BITS
+    return resize(np.eye(held, dtype=np.float32)[..., None], (wanted, held))[..., 0]
+
+
 @lru_cache(maxsize=16)
 def _byte_weights(held: int, wanted: int) -> np.ndarray:
     """(wanted, held) float64, whole numbers: a triangle as wide as two pixels, of the result where it

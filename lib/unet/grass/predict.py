@@ -14,9 +14,11 @@ from grass.exceptions import CalledModuleError
 from grass.script.utils import legalize_vector_name
 
 from ann.errors import AnnError, SceneError
+from ann.export.exported import Exported
 from ann.grass.bands import CELL_NULL
 from ann.grass.clear_up import clear_up
 from ann.grass.exchange import FinishedMap, describe_failures, interruptions_told, names_given
+from ann.grass.export import export_model
 from ann.grass.modules import failure, module_errors
 from ann.grass.options import positive, use_threads
 from ann.grass.outputs import OutputNames, check_distinct, check_outputs, distinct, short_name
@@ -66,6 +68,10 @@ def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     Raises:
         AnnError: bad input, before any work; or no scene could be predicted.
     """
+    if options["export"]:
+        model, threads = choose_model(options), int(options["nprocs"] or 0)
+        export_model(options["export"], lambda: exported(model, options["tile_size"]), threads=threads)
+        return True
     start = time.perf_counter()
     clear_up()
     request = check_request(options, flags)
@@ -140,19 +146,25 @@ def load(
     return run_network, settings
 
 
+def exported(model: ModelFile, side: str) -> Exported:
+    """The model for other programs; imports Keras. side: of tiles, by default that of training."""
+    from unet.export import export_network
+    from unet.prediction import load_network
+
+    config = replace(model.config, image_shape=(int(side),) * 2) if side else model.config
+    return export_network(load_network(model), config)
+
+
 def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Request:
     """Turn options into a request.
 
     Raises:
         AnnError: the first thing that is wrong with them.
     """
-    model = read_model(options["model"])
+    model = choose_model(options)
     threshold = float(options["threshold"] or 0.5)
     if not 0 < threshold < 1:
         raise AnnError(f"threshold={options['threshold']} is not between 0 and 1")
-    side = options["tile_size"]
-    if side:
-        check_multiple("tile_size", int(side), model.config.size_multiple)
     resolution = positive(options["resolution"], "resolution")
     sources, unusable = find_sources(options, flags, model.config)
     if resolution is not None:
@@ -172,6 +184,18 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
         threshold=threshold,
         resolution=resolution,
     )
+
+
+def choose_model(options: Mapping[str, str]) -> ModelFile:
+    """The model, which can take tiles of the size asked for.
+
+    Raises:
+        AnnError: it can't be read, or can't.
+    """
+    model = read_model(options["model"])
+    if options["tile_size"]:
+        check_multiple("tile_size", int(options["tile_size"]), model.config.size_multiple)
+    return model
 
 
 def name_maps(
