@@ -11,45 +11,22 @@ from collections import Counter, OrderedDict
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ann.errors import ModelFileError
 from ann.weights.checkpoint import read_checkpoint
-from ann.weights.model_file import ArrayReader, ModelFile
 from foreign_weights import old_names, torchvision_weights, write_safetensors
 from maskrcnn.foreign import open_model, parse_settings
 from maskrcnn.foreign.converting import write_model
 from maskrcnn.foreign.recognition import name_other, plain_names
 from maskrcnn.foreign.simple_yaml import read_yaml
-from maskrcnn.model_file import KIND, read_model
+from maskrcnn.model_file import read_model
 
 torch = pytest.importorskip("torch")
 
-
-def values_in(path) -> dict[str, np.ndarray]:
-    """All tensors of a checkpoint."""
-    checkpoint = read_checkpoint(path)
-    bare = ModelFile(
-        path=checkpoint.path,
-        layers={},
-        backbone="",
-        bands=0,
-        class_count=None,
-        has_description=False,
-        kind=KIND,
-        stamp=checkpoint.stamp,
-    )
-    with ArrayReader(bare) as reader:
-        return {name: reader.derived_array(stored, name) for name, stored in checkpoint.tensors.items()}
-
-
-TENSORS = {
-    "plain": torch.arange(6.0).reshape(2, 3),
-    "turned": torch.arange(6.0).reshape(2, 3).T,
-    "half": torch.tensor([1.5, -2.0], dtype=torch.float16),
-    "brain": torch.tensor([1.5, -2.0], dtype=torch.bfloat16),
-    "part": torch.arange(10.0)[3:7],
-    "count": torch.tensor(7),
-}
+from checkpoint_files import TENSORS, values_in  # noqa: E402
+from fuzz_checkpoints import attempt, seeds  # noqa: E402
 
 
 @pytest.mark.parametrize("zip_form", [True, False])
@@ -149,6 +126,24 @@ def test_a_safetensors_header_that_lies_is_refused(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(8))
     with pytest.raises(ModelFileError, match="does not fit its shape"):
         read_checkpoint(tmp_path / "a.safetensors")
+
+
+@pytest.fixture(scope="module")
+def small_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fuzz")
+    return seeds(folder), folder / "damaged"
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_any_damage_ends_in_tensors_or_in_an_error_of_ours(small_files, data):
+    files, path = small_files
+    result = bytearray(data.draw(st.sampled_from(files)))
+    changes = st.tuples(st.integers(0, len(result) - 1), st.integers(0, 255))
+    for place, value in data.draw(st.lists(changes, min_size=1, max_size=4)):
+        result[place] = value
+    path.write_bytes(result)
+    attempt(path)  # raises what is not a ModelFileError
 
 
 # networks

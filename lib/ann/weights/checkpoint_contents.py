@@ -15,6 +15,7 @@ import os
 import struct
 import sys
 import zipfile
+import zlib
 from typing import BinaryIO
 
 from ann.weights.inspection import CPU_LIMIT, MAX_RANK, Refused, limit_this_process, quoted
@@ -52,6 +53,7 @@ SAFETENSORS_TYPES = {
     "U8": "u1",
     "BOOL": "u1",
 }
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, NotImplementedError, OSError, UnicodeError, EOFError)
 TRUNCATED = "it ends too early: the download or copy was cut short"
 
 
@@ -72,7 +74,7 @@ def contents(path: str) -> dict:
         if start.startswith(b"PK"):
             try:
                 return zip_contents(file)
-            except (zipfile.BadZipFile, NotImplementedError, OSError, UnicodeError, EOFError) as error:
+            except ZIP_ERRORS as error:
                 raise Refused(f"it is a damaged ZIP archive ({str(error)[:100]})") from error
         if is_safetensors(start):
             return safetensors_contents(file)
