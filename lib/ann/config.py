@@ -16,6 +16,12 @@ MODULES = {
 }
 
 
+def for_bands(values: tuple[float, ...], bands: int) -> tuple[float, ...]:
+    """Values of bands for another number of bands: added ones have the mean, of fewer they are the first."""
+    added = (sum(values) / len(values),) * (bands - len(values))
+    return (*values, *added)[:bands]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """What all models share of their description, stored as JSON in the model file.

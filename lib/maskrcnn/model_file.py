@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ann import weights
-from ann.backbones.names import BACKBONES, STEMS
+from ann.backbones.names import BACKBONES, RESNET_BLOCKS, STEMS
+from ann.config import for_bands
 from ann.errors import ModelFileError
 from ann.weights import ModelFile
 from ann.weights.kind import ModelKind, Recognised
@@ -20,7 +21,7 @@ CLASS_LAYER = "mrcnn_class_logits"
 HEADS = ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask")
 
 RESIDUAL_BLOCK = re.compile(r"^res4([a-z])_branch2a$")
-STAGE_4_BLOCKS = {2: "resnet18", 6: "resnet50", 23: "resnet101"}
+STAGE_4_BLOCKS = {blocks[2]: name for name, blocks in RESNET_BLOCKS.items()}
 
 
 def read_model(path: str | Path) -> ModelFile:
@@ -84,12 +85,10 @@ def recognised_config(found: Recognised) -> MaskRCNNConfig:
             f"holds a {found.backbone} backbone without a class layer ({CLASS_LAYER}). "
             "It can start a training, but nothing can be detected with it"
         )
-    mean = MaskRCNNConfig.band_mean
-    added = (sum(mean) / len(mean),) * (found.bands - len(mean))
     return MaskRCNNConfig(
         classes=tuple(f"class_{number}" for number in range(1, found.class_count)),
         backbone=found.backbone,
-        band_mean=(mean + added)[: found.bands],
+        band_mean=for_bands(MaskRCNNConfig.band_mean, found.bands),
         band_scale=(1.0,) * found.bands,
     )
 

@@ -12,7 +12,8 @@ import keras
 import numpy as np
 
 from ann.backbones import efficientnet_weights
-from ann.backbones.resnet import BLOCKS, EPSILON
+from ann.backbones.names import RESNET_BLOCKS
+from ann.backbones.resnet import EPSILON
 from ann.config import ModelConfig
 from ann.errors import AnnError
 from ann.weights.checkpoint import Checkpoint
@@ -79,7 +80,7 @@ def _transfer_resnet(source, backbone, config):
 
 def _blocks(backbone):
     """Names of the residual blocks, ours and those of Keras."""
-    for index, blocks in enumerate(BLOCKS[backbone]):
+    for index, blocks in enumerate(RESNET_BLOCKS[backbone]):
         for block in range(blocks):
             yield f"{index + 2}{ascii_lowercase[block]}", f"conv{index + 2}_block{block + 1}"
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 BACKBONES = ("resnet18", "resnet50", "resnet101", "efficientnet_lite0")
 STEMS = ("conv1", "stem_conv")  # names that the first convolution can have
 TRAINED_AT_ONCE = ("efficientnet_lite0",)  # with ImageNet weights too: no stages, see docs/benchmarks.md
+RESNET_BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 UPPER_LAYERS = r"(res|bn)[45]|block[4-7]"  # how names of layers at strides 16 and 32 begin
 
 

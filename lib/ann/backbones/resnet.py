@@ -15,10 +15,9 @@ from string import ascii_lowercase
 import keras
 from keras import layers
 
-from ann.backbones.names import LEGACY, ResNetDetails
+from ann.backbones.names import LEGACY, RESNET_BLOCKS, ResNetDetails
 
 EPSILON = LEGACY.epsilon
-BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
 
 
 def build_resnet(name: str, bands: int, details: ResNetDetails = LEGACY) -> keras.Model:
@@ -38,7 +37,7 @@ def build_resnet(name: str, bands: int, details: ResNetDetails = LEGACY) -> kera
 
     add_block = _basic_block if name == "resnet18" else _bottleneck_block
     outputs = []
-    for index, blocks in enumerate(BLOCKS[name]):
+    for index, blocks in enumerate(RESNET_BLOCKS[name]):
         for block in range(blocks):
             x = add_block(
                 x,

@@ -25,6 +25,7 @@ from ann.weights.model_file import (
     StoredArray,
     file_stamp,
     inspect,
+    no_model,
     open_regular_file,
 )
 
@@ -70,7 +71,8 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     status, start = open_regular_file(path)
-    explain_other_files(path, start)
+    if other := no_model(start):
+        raise ModelFileError(f"Model file {path} is no checkpoint but {other}")
     table = inspect(path, "checkpoint")
     try:
         tensors = {str(entry[0]): array_of(entry, status.st_size, path) for entry in table["tensors"]}
@@ -80,20 +82,6 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"{COPY_AGAIN}"
         ) from error
     return Checkpoint(path=path, tensors=tensors, stamp=file_stamp(status))
-
-
-def explain_other_files(path: Path, start: bytes) -> None:
-    """Refuse what is no checkpoint but is often found under such a name."""
-    text = start.lstrip().lower()
-    what = None
-    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        what = "a web page: the download failed"
-    elif text.startswith(b"version https://git-lfs"):
-        what = "a Git LFS pointer: run `git lfs pull`"
-    elif start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
-        what = "compressed: unpack it first"
-    if what:
-        raise ModelFileError(f"Model file {path} is no checkpoint but {what}")
 
 
 def array_of(entry: list, size: int, path: Path) -> StoredArray | DerivedArray:

@@ -229,22 +229,26 @@ def check_is_hdf5(path: Path) -> os.stat_result:
     except OSError as error:
         raise ModelFileError(f"Model file {path} can't be read: {error}") from error
     if not found:
-        raise ModelFileError(f"Model file {path} is no HDF5 file{guess(start)}. Name the .h5 file of a model")
+        other = no_model(start)
+        if start.startswith(b"PK\3\4"):
+            other = "a ZIP archive (a .keras or PyTorch file, or an archive to unpack first)"
+        but = f" but {other}" if other else ""
+        raise ModelFileError(f"Model file {path} is no HDF5 file{but}. Name the .h5 file of a model")
     return status
 
 
-def guess(start: bytes) -> str:
-    """What a file that is no HDF5 may be, by its first bytes."""
+def no_model(start: bytes) -> str | None:
+    """What a file is, by its first bytes, that is often found under a model's name; None if it is nothing
+    of the kind.
+    """
     text = start.lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return " but a web page: the download failed"
+        return "a web page: the download failed"
     if text.startswith(b"version https://git-lfs"):
-        return " but a Git LFS pointer: run `git lfs pull`"
-    if start.startswith(b"PK\3\4"):
-        return " but a ZIP archive (a .keras or PyTorch file, or an archive to unpack first)"
-    if start.startswith(b"\x1f\x8b"):
-        return " but compressed: unpack it first"
-    return ""
+        return "a Git LFS pointer: run `git lfs pull`"
+    if start.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")):
+        return "compressed: unpack it first"
+    return None
 
 
 def inspect(path: Path, kind: str = "HDF5") -> dict:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ann.config import for_bands
 from ann.errors import ModelFileError
 from ann.weights import ModelFile
 from ann.weights.checkpoint import Checkpoint, is_checkpoint, read_checkpoint
@@ -292,8 +293,8 @@ def band_scaling(
     bands = network.bands
     if network.program == "torchvision":
         largest = float(settings.get("range", 255.0))
-        mean = extended(TORCHVISION_MEAN, bands)
-        scale = extended(TORCHVISION_DEVIATION, bands)
+        mean = for_bands(TORCHVISION_MEAN, bands)
+        scale = for_bands(TORCHVISION_DEVIATION, bands)
     else:
         largest = 1.0
         mean = tuple(DETECTRON2_MEAN[band % 3] for band in range(bands))
@@ -318,9 +319,3 @@ def reversed_order(path: Path, network: Network, settings: Settings) -> bool:
     if order not in ("bgr", "rgb"):
         raise ModelFileError(f"Model file {path}: the order of its bands is {order!a}, expected bgr or rgb")
     return network.program == "detectron2" and network.bands == 3 and order == "bgr"
-
-
-def extended(values: tuple[float, ...], bands: int) -> tuple[float, ...]:
-    """For more bands their mean, for fewer the first ones."""
-    added = (sum(values) / len(values),) * (bands - len(values))
-    return (*values, *added)[:bands]

@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ann.backbones.names import RESNET_BLOCKS
 from ann.errors import ModelFileError
 
-BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
+BLOCKS = {name: RESNET_BLOCKS[name] for name in ("resnet50", "resnet101")}
 PREFIXES = ("module.", "model.", "_orig_mod.")
 MAX_CLASSES = 10_000
 

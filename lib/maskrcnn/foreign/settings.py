@@ -20,11 +20,11 @@ detectron2's own names are understood in a `config.yaml`, and the `class_info.js
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ann.errors import ModelFileError
+from ann.weights.description import is_number
 from maskrcnn.foreign.simple_yaml import read_yaml
 
 MAX_FILE = 1 << 20  # bytes of a file beside a model
@@ -132,22 +132,14 @@ def checked(name: str, value: object, place: str) -> object:
         if not isinstance(value, bool):
             refuse()
         return value
-    if not several or not all(is_number(one) for one in several) or (kind == NUMBER and len(several) != 1):
+    numbers = all(is_number(one) and abs(one) < 1e9 for one in several)
+    if not several or not numbers or (kind == NUMBER and len(several) != 1):
         refuse()
     if name in WHOLE:
         if any(one != int(one) or one < 0 for one in several):
             refuse()
         several = [int(one) for one in several]
     return tuple(several) if kind == NUMBERS else several[0]
-
-
-def is_number(value: object) -> bool:
-    return (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and abs(value) < 1e9
-    )
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, object]:
