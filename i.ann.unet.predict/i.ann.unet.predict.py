@@ -59,7 +59,7 @@
 # %option G_OPT_I_GROUP
 # % key: group
 # % label: Imagery group with the bands of one scene
-# % description: For models of any number of bands; maps in the order of training, or with their semantic labels
+# % description: For models of any number of bands; maps in the order of training or with semantic labels
 # % required: no
 # % guisection: Input
 # %end

@@ -71,6 +71,7 @@ def maskrcnn(name: str = "legacy"):
             band_mean=(100.0, 90.0, 80.0),
             band_scale=(50.0, 60.0, 70.0),
             pixel_size=0.5,
+            band_labels=("red", "green", "blue"),
             anchor_scales=(8, 16, 32, 64, 128),
             proposal_candidates=300,
             proposals_detection=60,
@@ -162,6 +163,7 @@ def test_the_file_describes_itself_and_the_item_is_valid(tmp_path):
     path, beside = save_export(tmp_path / "städte 1.onnx", export_network(network, 0.5))
     held = {one.key: json.loads(one.value) for one in onnx.load(path).metadata_props}
     assert held["classes"] == ["house", "big tree", "car"] and held["bands"] == 3
+    assert held["band_labels"] == ["red", "green", "blue"]
     assert held["scaling"]["mean"] == [100, 90, 80] and held["scaling"]["scale"] == [50, 60, 70]
     assert (held["pixel_size"], held["tile_size"], held["confidence"]) == (0.5, list(SHAPE), 0.5)
     assert MaskRCNNConfig.from_json(json.dumps(held["description"])) == network.config
@@ -169,7 +171,8 @@ def test_the_file_describes_itself_and_the_item_is_valid(tmp_path):
     item = json.loads(beside.read_text())
     assert beside.name == "städte 1.json" and not errors(item)
     assert item["assets"]["model"]["href"] == "./städte 1.onnx"
-    assert item["properties"]["mlm:input"][0]["input"]["shape"] == [1, 3, *SHAPE]
+    (taken,) = item["properties"]["mlm:input"]
+    assert taken["input"]["shape"] == [1, 3, *SHAPE] and taken["bands"] == ["red", "green", "blue"]
     outputs = item["properties"]["mlm:output"]
     assert [one["name"] for one in outputs] == ["boxes", "class_ids", "scores", "masks"]
     assert [one["title"] for one in outputs[1]["classification:classes"]] == ["house", "big tree", "car"]

@@ -116,6 +116,7 @@ def describe(exported: Exported) -> dict[str, str]:
         "network": config.network,
         "classes": config.classes,
         "bands": config.bands,
+        "band_labels": config.band_labels,
         "scaling": {
             "mean": config.band_mean,
             "scale": config.band_scale,

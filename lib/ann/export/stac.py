@@ -20,7 +20,7 @@ def stac_item(exported: Exported, file_name: str) -> dict:
     """
     config = exported.config
     stem = file_name.rpartition(".")[0]
-    names = [f"band_{number}" for number in range(1, config.bands + 1)]
+    names = config.band_labels or [f"band_{number}" for number in range(1, config.bands + 1)]
     bands = [{"name": name} for name in names]  # of the asset, as STAC wants, and as MLM wants of the item
     properties = {
         "datetime": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -36,7 +36,7 @@ def stac_item(exported: Exported, file_name: str) -> dict:
             {
                 "name": exported.image.name,
                 "description": exported.image.description,
-                "bands": names,
+                "bands": list(names),
                 "input": _structure(exported.image),
                 "value_scaling": None,  # the graph scales
                 "resize_type": None,
