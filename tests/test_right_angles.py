@@ -101,5 +101,12 @@ def test_neighbours_do_not_come_to_overlap():
         assert all(after[one].intersection(after[two]).area < 1e-6 for two in after if two != one)
 
 
+def test_a_border_that_touches_itself_is_no_hindrance():
+    ring = [(0, 0), (40, 0), (40, 30), (30, 30), (30, 20), (20, 20), (30, 30), (0, 30)]  # at (30, 30)
+    found = regularize([Polygon(ring), Polygon([(40, 0), (60, 0), (60, 30), (40, 30)])], TOLERANCE)
+    assert all(angles(one.exterior) == pytest.approx(90, abs=1) for one in found)
+    assert found[0].intersection(found[1]).area < 1e-6
+
+
 def test_none_in_gives_none_out():
     assert regularize([], TOLERANCE) == []

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 import shapely
-from shapely import Polygon, affinity
+from shapely import MultiPolygon, Polygon, affinity
 
 LEAST_IOU = 0.9  # of a right-angled outline with the one as found
 # How much of the outline agrees on a main direction, 0 to 1, see `_direction`. On drawn shapes with
@@ -54,21 +54,27 @@ def regularize(outlines: Sequence[Polygon], tolerance: float) -> list[Polygon]:
     Memory is that of the outlines.
     """
     found = [right_angled(outline, tolerance) for outline in outlines]
-    result = [outline if new is None else new for outline, new in zip(outlines, found, strict=True)]
+    grounds = [_ground(outline) for outline in outlines]
+    result = [ground if new is None else new for ground, new in zip(grounds, found, strict=True)]
     changed = np.array([new is not None for new in found], dtype=bool)
     least = ROUNDING * tolerance**2
     while True:
         pairs = _overlapping(result, changed, least)
         if not pairs:
-            return result
+            kept = zip(result, outlines, changed, strict=True)
+            return [new if is_new else outline for new, outline, is_new in kept]
         for one, two in pairs:
             if result[one].intersection(result[two]).area <= least:  # since one of them was changed
                 continue
-            loser, winner = _loser_first(one, two, outlines, changed)
+            loser, winner = _loser_first(one, two, grounds, changed)
             pieces = _cut(result[loser], result[winner], ROUNDING * tolerance) if changed[winner] else ()
-            cut = next((piece for piece in pieces if _is_like(piece, outlines[loser])), None)
-            changed[loser] = cut is not None
-            result[loser] = outlines[loser] if cut is None else cut
+            fitting = (
+                piece
+                for piece in pieces
+                if _is_like(piece, grounds[loser]) and piece.intersection(result[winner]).area <= least
+            )
+            result[loser] = next(fitting, grounds[loser])
+            changed[loser] = result[loser] is not grounds[loser]
 
 
 def right_angled(outline: Polygon, tolerance: float) -> Polygon | None:
@@ -82,7 +88,7 @@ def right_angled(outline: Polygon, tolerance: float) -> Polygon | None:
         if fit is None:
             return None
         fit = _fit_ring(ring, fit.direction, tolerance, fit.start)
-    if fit is None or _length(fit.corners) > LONGEST_WALLS * outline.simplify(tolerance).exterior.length:
+    if fit is None or _length(fit.corners) > LONGEST_WALLS * outline.exterior.simplify(tolerance).length:
         return None
     holes = []
     for interior in outline.interiors:
@@ -90,10 +96,15 @@ def right_angled(outline: Polygon, tolerance: float) -> Polygon | None:
         alike = found is not None and _is_like(Polygon(found.corners), Polygon(interior))
         holes.append(found.corners if alike else interior)
     result = Polygon(fit.corners, holes)
-    return result if result.is_valid and _is_like(result, outline) else None
+    return result if result.is_valid and _is_like(result, _ground(outline)) else None
 
 
-def _is_like(new: Polygon, outline: Polygon) -> bool:
+def _ground(outline: Polygon) -> Polygon | MultiPolygon:
+    """What lies inside; the border of an area may touch itself, which shapely can't overlay."""
+    return outline if outline.is_valid else outline.buffer(0)
+
+
+def _is_like(new: Polygon, outline: Polygon | MultiPolygon) -> bool:
     common = new.intersection(outline).area
     return common >= LEAST_IOU * (new.area + outline.area - common)
 
@@ -223,7 +234,9 @@ def _overlapping(outlines: Sequence[Polygon], changed: np.ndarray, least: float)
     return [pair for pair, area in zip(pairs, shared, strict=True) if area > least]
 
 
-def _loser_first(one: int, two: int, outlines: Sequence[Polygon], changed: np.ndarray) -> tuple[int, int]:
+def _loser_first(
+    one: int, two: int, outlines: Sequence[Polygon | MultiPolygon], changed: np.ndarray
+) -> tuple[int, int]:
     """Which of two gives way: the one that was changed, of two such the smaller one."""
     if changed[one] and changed[two]:
         return (one, two) if outlines[one].area < outlines[two].area else (two, one)
