@@ -186,38 +186,29 @@ def _cut_into_walls(points: np.ndarray, wall_cost: float) -> tuple[list[int], in
     points: (n, 2), closed, whose first one begins a wall. wall_cost: in squared units.
     """
     count = len(points)
-    sums = np.concatenate([np.zeros((1, 2)), np.cumsum(points, axis=0)])
-    squares = np.concatenate([np.zeros((1, 2)), np.cumsum(points**2, axis=0)])
-    lengths = np.arange(count + 1)[None] - np.arange(count + 1)[:, None]  # [i, j]: of a wall from i to j
-    # deviation[axis, i, j]: of a wall along that axis, which has the other coordinate in common
-    deviation = np.stack(
-        [
-            squares[None, :, 1 - axis]
-            - squares[:, None, 1 - axis]
-            - (sums[None, :, 1 - axis] - sums[:, None, 1 - axis]) ** 2 / np.maximum(lengths, 1)
-            for axis in (0, 1)
-        ]
-    )
-    deviation = np.where(lengths > 0, deviation, np.inf)
-    best: tuple[float, int, np.ndarray] | None = None
-    for first_axis in (0, 1):
-        # costs[axis, j]: of the best walls up to j of which the last one runs along the axis
-        costs = np.full((2, count + 1), np.inf)
-        costs[1 - first_axis, 0] = 0.0
-        came_from = np.zeros((2, count + 1), dtype=np.int64)
-        for end in range(1, count + 1):
-            through = costs[::-1, :end] + deviation[:, :end, end]
-            came_from[:, end] = through.argmin(axis=1)
-            costs[:, end] = through.min(axis=1) + wall_cost
-        total = float(costs[1 - first_axis, count])
-        if best is None or total < best[0]:
-            best = total, first_axis, came_from
-    _, first_axis, came_from = best
-    breaks, axis = [count], 1 - first_axis
+    sums = np.concatenate([np.zeros((1, 2)), np.cumsum(points, axis=0)]).T
+    squares = np.concatenate([np.zeros((1, 2)), np.cumsum(points**2, axis=0)]).T
+    lengths = np.arange(count + 1)[:, None] - np.arange(count + 1)  # [j, i]: of a wall from i to j
+    # deviation[axis, j, i]: of a wall along that axis, which has the other coordinate in common
+    deviation = (squares[:, :, None] - squares[:, None]) - (
+        sums[:, :, None] - sums[:, None]
+    ) ** 2 / np.maximum(lengths, 1)
+    deviation = deviation[::-1]
+    # costs[first, axis, j]: of the best walls up to j, the first of which runs along the axis `first` and the
+    # last along `axis`
+    costs = np.full((2, 2, count + 1), np.inf)
+    costs[0, 1, 0] = costs[1, 0, 0] = 0.0
+    came_from = np.zeros((2, 2, count + 1), dtype=np.int64)
+    for end in range(1, count + 1):
+        through = costs[:, ::-1, :end] + deviation[:, end, :end]
+        came_from[:, :, end] = through.argmin(axis=2)
+        costs[:, :, end] = through.min(axis=2) + wall_cost
+    first = int(costs[1, 0, count] < costs[0, 1, count])  # the last wall stands across to the first
+    breaks, axis = [count], 1 - first
     while breaks[-1] > 0:
-        breaks.append(int(came_from[axis, breaks[-1]]))
+        breaks.append(int(came_from[first, axis, breaks[-1]]))
         axis = 1 - axis
-    return breaks[::-1], first_axis
+    return breaks[::-1], first
 
 
 def _overlapping(outlines: Sequence[Polygon], changed: np.ndarray, least: float) -> list[tuple[int, int]]:
