@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -15,7 +16,7 @@ from ann.data.readers.formats import open_dataset
 from ann.data.split import split_dataset
 from ann.devices.available import check_device_count, list_devices
 from ann.errors import AnnError, DatasetError, DeviceError
-from ann.training import log, loop, memory, preparation, state
+from ann.training import log, loop, memory, preparation, schedule, state
 from ann.training.image_size import ImageSize, network_input_shape
 from ann.training.job import Job
 from ann.training.loop import run_epochs
@@ -26,12 +27,13 @@ from ann.weights import load_weights
 from drawing import CLASSES, draw_scene, write_training_directory
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.model_file import KIND, read_model
-from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.model import build_network
 from maskrcnn.network.training import TrainingNetwork
 from maskrcnn.preparation import anchor_scales, make_feed, summary
 from maskrcnn.task import TASK
 from model_files import weights_of
+from tiny_network import TASK as TINY_TASK
+from tiny_network import TinyTraining
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 
@@ -53,6 +55,20 @@ class Impatient(Quiet):
     def percent(self, done, total):
         if done == 3:
             raise KeyboardInterrupt
+
+
+class Clock(Quiet):
+    """Time that passes by a second with each step of a training, and not otherwise."""
+
+    def __init__(self, monkeypatch):
+        super().__init__()
+        self.now = 0.0
+        for module in (loop, schedule):
+            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def percent(self, done, total):
+        super().percent(done, total)
+        self.now += 1
 
 
 @pytest.fixture
@@ -89,21 +105,22 @@ def small_config(**changes):
     return MaskRCNNConfig(**values | changes)
 
 
-def run(dataset, logs, *, first_epoch=1, initial=None, reporter=None, score=None, **changes):
+def run(dataset, logs, *, task=TINY_TASK, first_epoch=1, initial=None, reporter=None, score=None, **changes):
     keras.utils.set_random_seed(1)
     config = small_config()
     values = {"name": "test", "epochs": 2, "steps_per_epoch": 2, "validation_steps": 1}
     settings = TrainingSettings(logs=logs, **values | changes)
-    network = build_network(config)
+    network = task.build_network(config)
     if initial:
-        load_weights(legacy_layout(network), read_model(initial))
+        load_weights(task.layout(network), read_model(initial))
     size = ImageSize(64, 64, False)
     feed = make_feed(
-        Job(task=TASK, dataset=dataset, config=config, size=size, settings=settings), slice(None)
+        Job(task=task, dataset=dataset, config=config, size=size, settings=settings), slice(None)
     )
-    model = TrainingNetwork(network)
+    training_class, arguments = task.training_model(network, config)
+    model = training_class(*arguments)
     result = run_epochs(
-        TASK, model, config, feed, settings, reporter or Quiet(), first_epoch=first_epoch, score=score
+        task, model, config, feed, settings, reporter or Quiet(), first_epoch=first_epoch, score=score
     )
     return result, settings
 
@@ -159,7 +176,7 @@ def test_a_run_keeps_model_row_and_curve_of_each_epoch_and_resumes_exactly(datas
     (tmp_path / "whole").mkdir()
     (tmp_path / "parts").mkdir()
     reporter = Quiet()
-    result, whole = run(dataset, tmp_path / "whole", reporter=reporter)
+    result, whole = run(dataset, tmp_path / "whole", task=TASK, reporter=reporter)
     assert (result.last_epoch, result.interrupted) == (2, False)
     assert reporter.percents == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert read_model(whole.model_path(2)).config == small_config()
@@ -169,11 +186,11 @@ def test_a_run_keeps_model_row_and_curve_of_each_epoch_and_resumes_exactly(datas
     assert all(np.isfinite(float(row["val_mrcnn_mask_loss"])) for row in rows)
     assert whole.curve_path.read_bytes().startswith(b"\x89PNG")
 
-    result, parts = run(dataset, tmp_path / "parts", reporter=Impatient())
+    result, parts = run(dataset, tmp_path / "parts", task=TASK, reporter=Impatient(), validation_steps=0)
     assert (result.last_epoch, result.interrupted) == (1, True)
     assert not parts.model_path(2).exists()
     assert preparation.epoch_to_resume(parts, parts.model_path(1), KIND) == 1
-    run(dataset, tmp_path / "parts", first_epoch=2, initial=parts.state_path)
+    run(dataset, tmp_path / "parts", task=TASK, first_epoch=2, initial=parts.state_path, validation_steps=0)
 
     expected, received = weights_of(whole.model_path(2)), weights_of(parts.model_path(2))
     assert expected.keys() == received.keys()
@@ -196,12 +213,13 @@ def test_the_run_ends_when_no_model_has_been_better_for_a_while(dataset, tmp_pat
     assert read_model(settings.best_path).extra["mask_AP"] == 0.5
 
 
-def test_a_run_of_limited_time_trains_all_stages_and_goes_on_where_it_was(dataset, tmp_path):
-    reporter = Quiet()
-    options = {"epochs": 50, "steps_per_epoch": 10_000, "minutes": 2.0, "staged": True}
+def test_a_run_of_limited_time_trains_all_stages_and_goes_on_where_it_was(dataset, tmp_path, monkeypatch):
+    reporter = Clock(monkeypatch)
+    options = {"epochs": 50, "steps_per_epoch": 10_000, "minutes": 0.5, "staged": True}
     result, settings = run(dataset, tmp_path, reporter=reporter, **options)
     rows = log.read_rows(settings.table_path)
     assert [row["stage"] for row in rows] == ["heads", "4+", "all"] and result.last_epoch == 3
+    assert [row["steps"] for row in rows] == ["5", "8", "17"]  # a seventh, three sevenths, all of 30 seconds
     assert reporter.percents[-1][0] > 0.5 * reporter.percents[-1][1]
     told = [text for text in reporter.texts if " left" in text and "not known" not in text]
     assert told and not any(" h " in text for text in told)  # 500,000 steps would take hours
@@ -238,9 +256,9 @@ def test_losses_are_those_of_the_epoch_and_of_validation_each_by_itself(dataset,
     settings = TrainingSettings(
         name="test", logs=tmp_path, steps_per_epoch=2, epochs=2, validation_steps=1, learning_rate=1e-12
     )
-    model = TrainingNetwork(build_network(config))
+    model = TinyTraining(TINY_TASK.build_network(config))
     feed = make_feed(
-        Job(task=TASK, dataset=dataset, config=config, size=size, settings=settings), slice(None)
+        Job(task=TINY_TASK, dataset=dataset, config=config, size=size, settings=settings), slice(None)
     )
 
     def loss_of(batch):
@@ -249,7 +267,7 @@ def test_losses_are_those_of_the_epoch_and_of_validation_each_by_itself(dataset,
     expected = [loss_of(feed.training_batch(step)) for step in range(4)]
     validation = loss_of(feed.validation_batch(0))
     assert abs(validation - np.mean(expected)) > 0.01  # else nothing could be told apart
-    run_epochs(TASK, model, config, feed, settings, Quiet())
+    run_epochs(TINY_TASK, model, config, feed, settings, Quiet())
     first, second = log.read_rows(settings.table_path)
     assert float(first["loss"]) == pytest.approx(np.mean(expected[:2]), rel=1e-3)
     assert float(second["loss"]) == pytest.approx(np.mean(expected[2:]), rel=1e-3)

@@ -93,7 +93,7 @@ class TimeBudget:
 
     seconds: float
     begun: float = 0.0
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: time.monotonic())
 
     @classmethod
     def resume(cls, minutes: float, seconds_used: float, stage: Stage) -> TimeBudget:
