@@ -14,6 +14,8 @@ import numpy as np
 from keras import ops
 
 from ann.inference.compilation import compile_function, compile_model
+from ann.inference.openvino import gpu_in_use
+from maskrcnn.config import Variant
 from maskrcnn.network.bin_pooling import align_on_cpu
 from maskrcnn.network.heads import BOX_POOL_SIZE, MASK_POOL_SIZE, MASK_SIZE
 from maskrcnn.network.model import MaskRCNN, pyramid_cells
@@ -150,10 +152,10 @@ class _Glue:
             return ops.cast(pooled[0], "float32")
 
         self.detect = compile_function(detect)
-        if config.variant.pooling_samples:
+        if not _pools_on_cpu(config.variant):
             self.propose = compile_function(propose)
             self.pool_masks = compile_function(pool_masks)
-        else:  # a graph can't take as many samples as a region has cells
+        else:
             self._variant = config.variant
             self._choose = compile_function(choose)
             self.propose = self._propose_on_cpu
@@ -172,6 +174,13 @@ class _Glue:
     def _align(self, cells, image_ids, rois, size):
         shapes, starts = pyramid_shapes(self._image_shape), image_ids * cells.shape[1]
         return align_on_cpu(cells.reshape(-1, cells.shape[-1]), shapes, rois, size, self._variant, starts)
+
+
+def _pools_on_cpu(variant: Variant) -> bool:
+    """Whether regions are pooled by NumPy: where a graph can't, as it takes a fixed number of samples, and
+    where there is no GPU: a region is two small matrix products, in a graph 16 cells are gathered for a bin.
+    """
+    return variant.pooling == "bins" and (not variant.pooling_samples or not gpu_in_use())
 
 
 def _padded(rows: np.ndarray) -> np.ndarray:
