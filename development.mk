@@ -16,7 +16,7 @@ export PATH := $(VENV)/bin:$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export JAX_COMPILATION_CACHE_DIR ?= $(CACHE)/jax
 
-.PHONY: demo test bench bench-detection bench-training bench-scaling study-frameworks study-scaling grass lint
+.PHONY: demo test bench bench-detection bench-imported bench-training bench-scaling study-frameworks study-scaling grass lint
 
 demo: grass $(DEMO_READY)
 	python demo/run.py
@@ -32,10 +32,10 @@ test: grass $(TEST_READY) lint
 	KERAS_BACKEND=torch $(PYTEST) $(NETWORK_TESTS)
 	$(PYTEST)
 
-# bench-scaling takes longer than both: it is asked for by name
-bench: bench-detection bench-training
+# bench-scaling takes longer than all of them: it is asked for by name
+bench: bench-detection bench-imported bench-training
 
-bench-detection bench-training bench-scaling: bench-%: $(TEST_READY)
+bench-detection bench-imported bench-training bench-scaling: bench-%: $(TEST_READY)
 	python benchmarks/$*.py $(BENCH_ARGS)
 
 study-frameworks study-scaling: study-%: $(TEST_READY)

@@ -208,3 +208,14 @@ def test_gpus_are_asked_through_nvidia_smi(tmp_path, monkeypatch):
     np.testing.assert_array_equal(sampler.gpu_usage(), [[45, 1000], [np.nan, 20]])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert sampler.gpu_usage().shape == (0, 2)
+
+
+@pytest.mark.slow
+def test_an_imported_model_is_timed_where_there_is_no_torchvision_too(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "imported.py"), "--repeats=1", "--side=64"]
+    command += ["--csv", str(tmp_path / "imported.csv")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {row["runtime"]: row for row in read(tmp_path / "imported.csv")}
+    assert {"keras", "openvino"} <= set(rows)
+    assert all(float(row["cpu_seconds"]) > 0 and int(row["detections"]) > 10 for row in rows.values())
