@@ -19,6 +19,7 @@ class Example:
     valid: (H, W) bool, False where the image has no data; None: all of it is valid.
     class_raster: (H, W) int16, the class of each cell, see `outlines.class_raster`; None: only instances are
         labelled.
+    class_id: of the image as a whole; 0: it is not labelled as such.
     visible: (N,) float32, the share of each instance's area that lies inside of the window; None: all of it.
     """
 
@@ -29,3 +30,4 @@ class Example:
     valid: np.ndarray | None = None
     visible: np.ndarray | None = None
     class_raster: np.ndarray | None = None
+    class_id: int = 0

@@ -48,7 +48,7 @@ def join_ground(dataset: Dataset, report: Callable[[int, int], None] | None = No
     groups = Groups(len(images))
     groups.join_equal([image.source for image in images])
     groups.join_equal(contents)
-    for members, corners in _comparable(images):
+    for members, corners in comparable(images):
         for one, other in overlapping(corners):
             groups.join(members[one], members[other])
     joined = [
@@ -188,7 +188,7 @@ def _intersect(one: np.ndarray, other: np.ndarray) -> bool:
     return True
 
 
-def _comparable(images: Sequence[LabelledImage]) -> Iterator[tuple[list[int], np.ndarray]]:
+def comparable(images: Sequence[LabelledImage]) -> Iterator[tuple[list[int], np.ndarray]]:
     """Sets of georeferenced images whose places can be compared: their indices and corners (N, 4, 2).
 
     Several coordinate systems are brought to longitude and latitude; an image without one is taken to lie in

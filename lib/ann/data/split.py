@@ -9,7 +9,7 @@ one side can be neither learned nor scored.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +24,8 @@ SMALLEST_SIDE = 64  # pixels of the shorter side of a strip, and of what is left
 ALIGNMENT = 1e-6  # pixels; a line closer than this to a border of pixels is on it
 
 Images = tuple[LabelledImage, ...]
+# images, classes, share, seed -> (kept, set apart)
+SetApart = Callable[[Images, Sequence[str], float, int], tuple[Images, Images]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +40,13 @@ class Rectangle:
     row_step: float
 
 
-def split_dataset(dataset: Dataset, share: float = 0.2, seed: int = 0) -> Dataset:
+def split_dataset(
+    dataset: Dataset, share: float = 0.2, seed: int = 0, set_apart: SetApart | None = None
+) -> Dataset:
     """The dataset with `validation` filled: about `share` of its images; unchanged where it already is, but
     for a note on images of it that show ground of training images.
+
+    set_apart: how images are set apart; None: `by_scene`.
 
     Raises:
         DatasetError: there is one scene, and it is too small to be cut, or it isn't known where its images
@@ -56,15 +62,17 @@ def split_dataset(dataset: Dataset, share: float = 0.2, seed: int = 0) -> Datase
             f"{name_some(shared)}. Scores on them are too good."
         )
         return replace(dataset, notes=(*dataset.notes, note))
-    train, validation = _set_apart(dataset.images, len(dataset.classes), share, seed)
+    train, validation = (set_apart or by_scene)(dataset.images, dataset.classes, share, seed)
     note = f"Validation: {name_some([image.name for image in validation])}."
     return replace(dataset, images=train, validation=validation, notes=(*dataset.notes, note))
 
 
-def hold_out(dataset: Dataset, share: float = 0.1, seed: int = 0) -> tuple[Dataset, Images]:
+def hold_out(
+    dataset: Dataset, share: float = 0.1, seed: int = 0, set_apart: SetApart | None = None
+) -> tuple[Dataset, Images]:
     """Leave about `share` of the images out: the dataset without them, and those images or parts of images.
 
-    Ground that the dataset sets apart for validation is never left out.
+    set_apart: how; None: `by_scene`. Ground that the dataset sets apart for validation is never left out.
 
     Raises:
         DatasetError: there is only one image, or all of them show the same ground.
@@ -77,11 +85,11 @@ def hold_out(dataset: Dataset, share: float = 0.1, seed: int = 0) -> tuple[Datas
             f"To leave images out at least two are needed that show different ground, there is "
             f"{dataset.images[0].path} alone. Add images or train on all of them."
         )
-    kept, held = _set_apart(free, len(dataset.classes), share, seed)
+    kept, held = (set_apart or by_scene)(free, dataset.classes, share, seed)
     return replace(dataset, images=bound + kept), held
 
 
-def _by_source(images: Sequence[LabelledImage]) -> dict[str, list[int]]:
+def by_source(images: Sequence[LabelledImage]) -> dict[str, list[int]]:
     """The numbers of the images of each scene, scenes in the order of their first image."""
     scenes: dict[str, list[int]] = {}
     for number, image in enumerate(images):
@@ -89,13 +97,13 @@ def _by_source(images: Sequence[LabelledImage]) -> dict[str, list[int]]:
     return scenes
 
 
-def _set_apart(images: Images, class_count: int, share: float, seed: int) -> tuple[Images, Images]:
+def by_scene(images: Images, classes: Sequence[str], share: float, seed: int) -> tuple[Images, Images]:
     """(kept, set apart): whole scenes, or a strip of the one that most images show."""
     if len({image.source for image in images}) == 1:
         return _cut_scene(images, share, seed)
     members = scene_to_cut(images, share)
     if members is None:
-        return _split_scenes(images, class_count, share, seed)
+        return _split_scenes(images, len(classes), share, seed)
     kept, apart = _cut_scene(tuple(images[number] for number in members), share, seed)
     chosen = set(members)
     return tuple(image for number, image in enumerate(images) if number not in chosen) + kept, apart
@@ -107,7 +115,7 @@ def scene_to_cut(images: Sequence[LabelledImage], share: float) -> list[int] | N
     That is the only one, or one that holds most images and more than that. None: there is none, or it can't
     be cut.
     """
-    scenes = _by_source(images)
+    scenes = by_source(images)
     largest = max(scenes.values(), key=len)
     most = len(largest) > len(images) / 2 and len(largest) > max(1, round(share * len(images)))
     members = [images[number] for number in largest]
@@ -118,7 +126,7 @@ def scene_to_cut(images: Sequence[LabelledImage], share: float) -> list[int] | N
 def _split_scenes(images: Images, class_count: int, share: float, seed: int) -> tuple[Images, Images]:
     """(kept, set apart), both in the order of `images`, both with one scene at least."""
     wanted = max(1, round(share * len(images)))
-    members = list(_by_source(images).values())
+    members = list(by_source(images).values())
     counts = np.array([count_instances([images[n] for n in one], class_count) for one in members])
     total = counts.sum(axis=0)
     generator = np.random.default_rng([seed, 3])

@@ -7,6 +7,19 @@ import grass.script as gs
 from ann.grass.sources import Source
 
 
+class Percent:
+    """gs.percent, called only when the percentage changes: each call starts a process."""
+
+    def __init__(self):
+        self._percent = -1
+
+    def __call__(self, done: int, total: int) -> None:
+        percent = 100 * done // max(total, 1)
+        if percent != self._percent:
+            self._percent = percent
+            gs.percent(percent, 100, 1)
+
+
 class ProgressDisplay:
     """gs.percent over all tiles of all scenes, and how long it will take."""
 

@@ -15,17 +15,24 @@ class ImageSize:
     """How images become the network's input.
 
     fixed: all have one size, nothing is resized or padded. multiple: what sides must be multiples of, pixels.
+    whole: each image is seen as a whole; large ones are shrunk.
     """
 
     min_dim: int
     max_dim: int
     fixed: bool
     multiple: int = 64
+    whole: bool = False
 
     @property
     def enlarged_to(self) -> int:
         """Images whose shorter side is below are enlarged to it, pixels; 0: none is."""
         return 0 if self.fixed else self.min_dim
+
+    @property
+    def shrunk_to(self) -> int | None:
+        """Images whose longer side is above are shrunk to it, pixels; None: none is."""
+        return self.max_dim if self.whole else None
 
     @property
     def zoom(self) -> float:

@@ -98,7 +98,7 @@ def check_initial_model(initial: ModelFile, dataset: Dataset, backbone: str, oth
 
 def validation_settings(size: ImageSize) -> SampleSettings:
     """How validation samples are made: nothing is left to chance."""
-    return SampleSettings(min_dim=size.enlarged_to, augment=False)
+    return SampleSettings(min_dim=size.enlarged_to, max_dim=size.shrunk_to, augment=False)
 
 
 def feed_of(job: Job, kind: LabelKind, part: slice) -> Feed:
@@ -106,6 +106,7 @@ def feed_of(job: Job, kind: LabelKind, part: slice) -> Feed:
     dataset, settings, size = job.dataset, job.settings, job.size
     samples = SampleSettings(
         min_dim=size.enlarged_to,
+        max_dim=size.shrunk_to,
         augment=settings.augment,
         zoom=not size.fixed,
         balance=settings.balance,

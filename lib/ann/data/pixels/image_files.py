@@ -18,15 +18,31 @@ from ann.errors import DatasetError
 PNG_START, JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 TIFF_STARTS = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
 ORIENTATION = 274  # tag of TIFF and Exif; 1 is upright, 2 to 8 are turned or mirrored
-_UPRIGHT = 1
+UPRIGHT = 1
 
 
 def check_file(path: str | Path) -> None:
     """A look at an image file without decoding it.
 
     Raises:
-        DatasetError: it can't be opened; it is empty or, as PNG or JPEG, lacks its end; its metadata says
-            that it is to be turned or mirrored when shown.
+        DatasetError: see `file_orientation`; or its metadata says that it is to be turned or mirrored when
+        shown.
+    """
+    orientation = file_orientation(path)
+    if orientation != UPRIGHT:
+        raise DatasetError(
+            f"Image {path} is stored turned or mirrored: its metadata (orientation {orientation}) asks "
+            "viewers to turn it, which labels may or may not follow. Turn the pixels themselves (exiftran "
+            "-ai, or mogrify -auto-orient), or remove the tag if the labels fit the pixels as stored "
+            "(exiftool -Orientation= )."
+        )
+
+
+def file_orientation(path: str | Path) -> int:
+    """How viewers turn the image of a file: 1 not at all, 2 to 8 as Exif has it. Nothing is decoded.
+
+    Raises:
+        DatasetError: it can't be opened; it is empty or, as PNG or JPEG, lacks its end.
     """
     check_encoding(path)
     try:
@@ -40,23 +56,17 @@ def check_file(path: str | Path) -> None:
             elif start[:4] in TIFF_STARTS:
                 whole, orientation = True, _tiff_orientation(file, 0)
             else:
-                whole, orientation = size > 0, _UPRIGHT
+                whole, orientation = size > 0, UPRIGHT
     except OSError as error:
         raise DatasetError(f"File {path} can't be read ({error.strerror}). Check its permissions.") from error
     if not whole:
         raise DatasetError(f"Image {path} is truncated ({size} bytes). Copy it again or take it out.")
-    if 1 < orientation <= 8:
-        raise DatasetError(
-            f"Image {path} is stored turned or mirrored: its metadata (orientation {orientation}) asks "
-            "viewers to turn it, which labels may or may not follow. Turn the pixels themselves (exiftran "
-            "-ai, or mogrify -auto-orient), or remove the tag if the labels fit the pixels as stored "
-            "(exiftool -Orientation= )."
-        )
+    return orientation if 1 < orientation <= 8 else UPRIGHT
 
 
 def _look_at_png(file: BinaryIO) -> tuple[bool, int]:
     """(whether the file has its end, orientation)."""
-    orientation = _UPRIGHT
+    orientation = UPRIGHT
     file.seek(len(PNG_START))
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
@@ -71,7 +81,7 @@ def _look_at_png(file: BinaryIO) -> tuple[bool, int]:
 
 def _look_at_jpeg(file: BinaryIO, size: int) -> tuple[bool, int]:
     """(whether the file has its end, orientation). Other data may follow the end."""
-    orientation = _UPRIGHT
+    orientation = UPRIGHT
     file.seek(2)
     while len(head := file.read(4)) == 4 and head[0] == 0xFF:
         if head[1] == 0xFF:  # fill
@@ -118,4 +128,4 @@ def _tiff_orientation(file: BinaryIO, begin: int) -> int:
                 return struct.unpack_from(order + "H", entries, start + (12 if big else 8))[0]
     except (KeyError, struct.error):  # no such data after all, or cut: the reader will tell
         pass
-    return _UPRIGHT
+    return UPRIGHT

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 import rasterio.windows
+from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from ann.data.band_labels import known_labels
@@ -84,13 +85,15 @@ def reading_errors(path: str | Path) -> Iterator[None]:
         ) from error
 
 
-def read_header(path: str | Path) -> ImageHeader:
+def read_header(path: str | Path, check: Callable[[str | Path], object] = check_file) -> ImageHeader:
     """Size, bands and type of an image file, after a cheap test that the file is complete.
+
+    check: looks at the file first. Size and place are those of the pixels as they are stored.
 
     Raises:
         DatasetError: it can't be opened, is cut short, or has bands that are no plain numbers.
     """
-    check_file(path)
+    check(path)
     with open_image(path) as source:
         types = set(source.dtypes)
         if len(types) > 1 or any(name.startswith("complex") for name in types):
@@ -133,11 +136,15 @@ def _place(source: rasterio.DatasetReader) -> Place | None:
 
 
 def read_window(
-    source: rasterio.DatasetReader, window: Window, bands: Sequence[int] | None = None
+    source: rasterio.DatasetReader,
+    window: Window,
+    bands: Sequence[int] | None = None,
+    size: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """A window of an open file: (H, W, C) of its type, and (H, W) bool that is False without data, or None.
 
-    bands: numbers from 1, in this order; None takes all but alpha bands. Where there is no data all bands are
+    bands: numbers from 1, in this order; None takes all but alpha bands. size: (height, width) that it is
+    shrunk to, by means over pixels; None: its own. Where there is no data all bands are
     0. What counts as no data: transparent in any alpha band or mask; NaN, or a no-data value that can't be a
     measurement (negative, huge), in any band; a no-data value that can be one (0, 255) in all bands, because
     in one band alone it is a colour.
@@ -147,13 +154,14 @@ def read_window(
     """
     area = rasterio.windows.Window(window.column, window.row, window.width, window.height)
     bands = list(bands or colour_bands(source))
+    means = {"out_shape": (len(bands), *size), "resampling": Resampling.average} if size else {}
     # Damaged JPEG data is only a warning to GDAL, which then gives grey pixels.
     with rasterio.Env(GDAL_ERROR_ON_LIBJPEG_WARNING="YES"):
-        pixels = np.ascontiguousarray(np.moveaxis(source.read(bands, window=area), 0, -1))
-        valid = _valid_by_masks(source, bands, area)
+        pixels = np.ascontiguousarray(np.moveaxis(source.read(bands, window=area, **means), 0, -1))
+        valid = _valid_by_masks(source, bands, area, size)
         for band in alpha_bands(source):  # GDAL takes one as mask only beside one or three others
             if band not in bands:
-                valid = _both(valid, source.read(band, window=area) != 0)
+                valid = _both(valid, source.read(band, window=area, out_shape=size) != 0)
     if pixels.dtype.kind == "f":
         valid = _both(valid, np.isfinite(pixels).all(axis=-1))
     if valid is None or valid.all():
@@ -175,7 +183,7 @@ def read_pixels(
     Raises:
         DatasetError: the pixels can't be read.
     """
-    key = (read, _file_key(path))
+    key = (read, file_key(path))
     decoded = decoded_images.get(key)
     if decoded is not None:
         return _part(decoded, window)
@@ -189,14 +197,17 @@ def read_pixels(
 
 
 def _valid_by_masks(
-    source: rasterio.DatasetReader, bands: Sequence[int], area: rasterio.windows.Window
+    source: rasterio.DatasetReader,
+    bands: Sequence[int],
+    area: rasterio.windows.Window,
+    size: tuple[int, int] | None,
 ) -> np.ndarray | None:
     """Where GDAL's masks of the bands, which tell no-data values too, say that there is data."""
     flags = [{flag.name for flag in source.mask_flag_enums[band - 1]} for band in bands]
     masked = [band for band, names in zip(bands, flags, strict=True) if "all_valid" not in names]
     if not masked:
         return None
-    shown = source.read_masks(masked, window=area) != 0
+    shown = source.read_masks(masked, window=area, out_shape=size and (len(masked), *size)) != 0
     colours = np.array([_may_be_measured(source.nodatavals[band - 1]) for band in masked])
     valid = shown[~colours].all(axis=0)
     return valid & shown[colours].any(axis=0) if colours.any() else valid
@@ -219,7 +230,7 @@ def _part(decoded: Decoded, window: Window | None) -> Decoded:
     return pixels[y1:y2, x1:x2].copy(), None if part is None or part.all() else part
 
 
-def _file_key(path: str | Path) -> Hashable:
+def file_key(path: str | Path) -> Hashable:
     """Another one for a file that was changed."""
     try:
         status = os.stat(path)

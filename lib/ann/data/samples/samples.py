@@ -80,10 +80,12 @@ class LabelKind:
     finish: example, where it was placed, the model's config and settings -> a sample, which has at least
         `image` and `content` of `Placed`.
     assemble: samples and the model's config -> {name: array with a row for each sample}.
+    resize: how images are resized that aren't changed by chance, (image, height, width) -> image.
     """
 
     finish: Callable[[Example, Placed, ModelConfig, SampleSettings], object]
     assemble: Callable[[Sequence, ModelConfig], dict[str, np.ndarray]]
+    resize: Callable[[np.ndarray, int, int], np.ndarray] = resize_bilinear
 
 
 def training_sample(
@@ -132,7 +134,8 @@ def validation_sample(
     """The sample of a window of `validation_windows`, nothing left to chance."""
     scale = legacy_scale(image.height, image.width, settings.min_dim, settings.max_dim)
     example = image.read(window)
-    return kind.finish(example, place_example(example, scale, config, None), config, settings)
+    placed = place_example(example, scale, config, None, kind.resize)
+    return kind.finish(example, placed, config, settings)
 
 
 def source_size(image: LabelledImage, scale: float, image_shape: tuple[int, int]) -> tuple[int, int]:
@@ -172,8 +175,15 @@ def _draw_window(
     )
 
 
-def place_example(example: Example, scale: float, config: ModelConfig, change: Augmentation | None) -> Placed:
-    """Bring what was read to the network's size and scaling; `change` None: nothing is changed.
+def place_example(
+    example: Example,
+    scale: float,
+    config: ModelConfig,
+    change: Augmentation | None,
+    resize: Callable[[np.ndarray, int, int], np.ndarray] = resize_bilinear,
+) -> Placed:
+    """Bring what was read to the network's size and scaling; `change` None: nothing is changed, and `resize`
+    is what resizes it.
 
     Raises:
         DatasetError: see `check_input`.
@@ -188,7 +198,7 @@ def place_example(example: Example, scale: float, config: ModelConfig, change: A
     if change is not None:
         image = adjust_bands(image, valid, change.contrast, change.brightness)
     if after != before:
-        image = resample(image, *after) if change is not None else resize_bilinear(image, *after)
+        image = (resize if change is None else resample)(image, *after)
     image, ((top, _), (left, _)) = pad_image(image, *config.image_shape)
     content = CroppedMask(row=top, column=left, pixels=np.ones(after, dtype=bool))
     orientation = change.orientation if change is not None else 0

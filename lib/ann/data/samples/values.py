@@ -48,7 +48,12 @@ def check_headers(dataset: Dataset) -> Dataset:
     Raises:
         DatasetError: 8 bit images beside those of other types, or pixel sizes four times as large as others.
     """
-    images = (*dataset.images, *dataset.validation)
+    check_types((*dataset.images, *dataset.validation))
+    return check_pixel_sizes(dataset)
+
+
+def check_types(images: Sequence[LabelledImage]) -> None:
+    """Raise DatasetError for 8 bit images beside those of other types."""
     narrow = [image for image in images if np.dtype(image.dtype).itemsize == 1]
     if narrow and len(narrow) < len(images):
         wide = next(image for image in images if np.dtype(image.dtype).itemsize > 1)
@@ -57,7 +62,6 @@ def check_headers(dataset: Dataset) -> Dataset:
             f"different things: {narrow[0].path} is {narrow[0].dtype}, {wide.path} is {wide.dtype}. Convert "
             f"all {len(images)} images to one type and range, e.g. with gdal_translate -ot Byte -scale."
         )
-    return check_pixel_sizes(dataset)
 
 
 def check_pixel_sizes(dataset: Dataset) -> Dataset:
