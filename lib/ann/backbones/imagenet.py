@@ -11,17 +11,17 @@ from string import ascii_lowercase
 import keras
 import numpy as np
 
-from ann.backbones import efficientnet_weights
+from ann.backbones import applications, efficientnet_weights
 from ann.backbones.names import RESNET_BLOCKS
+from ann.backbones.preprocessing import IMAGENET_DEVIATION as DEVIATION
+from ann.backbones.preprocessing import IMAGENET_MEAN as MEAN
 from ann.backbones.resnet import EPSILON
 from ann.config import ModelConfig
 from ann.errors import AnnError
 from ann.weights.checkpoint import Checkpoint
 from ann.weights.loading import adapt_stem, stem_note
 
-APPLICATIONS = {"resnet50": "ResNet50", "resnet101": "ResNet101"}
-MEAN = (123.7, 116.8, 103.9)  # of ImageNet's red, green and blue bytes
-DEVIATION = (58.4, 57.1, 57.4)
+APPLICATIONS = {"resnet50": "ResNet50", "resnet101": "ResNet101", **applications.APPLICATIONS}
 
 
 def fetch(backbone: str) -> keras.Model | Checkpoint:
@@ -52,11 +52,14 @@ def transfer(source: keras.Model | Checkpoint, backbone: keras.Model, config: Mo
 
     Our input is standardised band by band, so the first kernel is multiplied by the deviation of ImageNet's
     bands: whatever the type of the images, the layers see values as they did in ImageNet. Bands are taken
-    to be red, green and blue; for another number see `adapt_stem`.
+    to be red, green and blue; for another number see `adapt_stem`. Of other backbones than ResNets the
+    model's scaling of the bands has what their weights were trained with, see `preprocessing`.
     """
     bands = config.bands
     if isinstance(source, Checkpoint):
         efficientnet_weights.transfer(source, backbone, bands, MEAN, DEVIATION)
+    elif config.backbone_name in applications.APPLICATIONS:
+        applications.transfer(source, backbone, bands)
     else:
         _transfer_resnet(source, backbone, config)
     note = "" if bands == len(MEAN) else f". {stem_note(len(MEAN), bands)}"
