@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -14,6 +13,7 @@ from ann.data.targets.cells import CELLS, example_raster
 from ann.evaluation import charts
 from ann.evaluation.pictures import COLOURS, IGNORED, jpeg, resize, shown_pixels
 from ann.evaluation.report import Figure, Row, ScoreParts, Section, Table, count, number
+from ann.evaluation.tables import confusion_table, known
 from ann.inference.cells import CellSettings, Part, cell_worker, predict_cells
 from ann.inference.labelled_scene import LabelledScene
 from ann.inference.tile_rows import Here
@@ -91,8 +91,8 @@ class CellScorer:
             counts.append(count_cells(example_raster(image.read(None)), predicted, len(classes)))
         scores = CellScores(classes, add_up(counts, len(classes)))
         content = {
-            "all": _known(scores.columns()),
-            "classes": {name: _known(scores.of_class(index)) for index, name in enumerate(classes, 1)},
+            "all": known(scores.columns()),
+            "classes": {name: known(scores.of_class(index)) for index, name in enumerate(classes, 1)},
             "confusion": scores.counts.confusion.tolist(),
         }
         text = "\n".join(
@@ -179,15 +179,4 @@ def _score_table(scores: CellScores) -> Table:
 
 
 def _confusion_table(scores: CellScores) -> Table:
-    """Cells of each labelled class (rows) by what was predicted (columns), per cent of the row."""
-    names = ("background", *scores.classes)
-    rows = []
-    for name, line in zip(names, scores.counts.confusion, strict=True):
-        total = line.sum()
-        shares = [f"{100 * value / total:.1f} %" if total else "–" for value in line]
-        rows.append(Row(cells=[f"labelled {name}", *shares, f"{total:,}"]))
-    return Table(head=["", *names, "Cells"], rows=rows)
-
-
-def _known(values: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
+    return confusion_table(("background", *scores.classes), scores.counts.confusion, "Cells")

@@ -32,7 +32,7 @@ def loss_chart(rows: Rows) -> bytes:
     validated = not np.isnan(_column(rows, "val_loss")).all()
     prefix = "val_" if validated else ""
     parts = [name for name in rows[0] if name.endswith("_loss") and not name.startswith("val_")]
-    for number, name in enumerate(parts):
+    for number, name in enumerate(parts if len(parts) > 1 else ()):
         colour = COLOURS[(number + 2) % len(COLOURS)]
         _line(axes, epochs, _column(rows, prefix + name), colour, LOSSES.get(name, name), 1, ":")
     _line(axes, epochs, _column(rows, "loss"), COLOURS[0], "training")
@@ -86,6 +86,40 @@ def time_chart(rows: Rows) -> bytes:
     other.tick_params(labelsize=9, colors=COLOURS[1])
     for side in ("top", "left", "right", "bottom"):
         other.spines[side].set_visible(False)
+    return png(figure)
+
+
+def pair_chart(rows: Rows, column: str, label: str) -> bytes:
+    """A measure of training (`column`) and of validation (`val_<column>`) over the epochs, 0 to 1."""
+    figure, axes = _epoch_chart(rows, label)
+    epochs = _column(rows, "epoch")
+    for number, (name, title) in enumerate(((column, "training"), (f"val_{column}", "validation"))):
+        _line(axes, epochs, _column(rows, name), COLOURS[number], title)
+    axes.set_ylim(0, 1)
+    axes.legend(fontsize=9, frameon=False, ncols=2)
+    return png(figure)
+
+
+def bar_chart(values: Mapping[str, float], strong: str, label: str) -> bytes:
+    """A bar for each value from 0 to 1, the one called `strong` in another colour."""
+    figure, axes = chart(label, "", (WIDTH, 0.9 + 0.28 * len(values)))
+    colours = [COLOURS[0] if name == strong else GREY for name in values]
+    bars = axes.barh([literal(name) for name in values], list(values.values()), color=colours, zorder=2)
+    axes.bar_label(bars, [f"{value:.2f}" for value in values.values()], padding=3, fontsize=9)
+    axes.set_xlim(0, 1.1)
+    axes.invert_yaxis()
+    return png(figure)
+
+
+def calibration_chart(points: Sequence[tuple[float, float, int]]) -> bytes:
+    """Share of right answers by the probability that was given: (probability, share, images) of each part."""
+    figure, axes = chart("probability of the predicted class", "share that is right", (HEIGHT, HEIGHT))
+    axes.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1)
+    said, was, counts = (np.array(one, dtype=float) for one in zip(*points, strict=True))
+    axes.plot(said, was, color=COLOURS[0], linewidth=1.4)
+    axes.scatter(said, was, 20 + 200 * counts / counts.sum(), color=COLOURS[0], zorder=3)
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(0, 1.02)
     return png(figure)
 
 

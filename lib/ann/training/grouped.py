@@ -10,7 +10,7 @@ import torch
 import torch.distributed as group
 
 from ann.devices.place import MEETING_FILE, Place
-from ann.training.shares import Replica, moving_statistics, with_total
+from ann.training.shares import Replica, moving_statistics
 
 BUCKET = 8 * 2**20  # numbers of gradients that are sent at once; 32 MiB
 MEETING_TIME = timedelta(minutes=30)  # for all processes to be there
@@ -38,7 +38,7 @@ class Grouped(Replica):
     def train_on_batch(self, batch, return_dict=True):
         shares = self.loss_values(self(batch, training=True))
         self.zero_grad()
-        self.optimizer.scale_loss(sum(shares.values())).backward()
+        self.optimizer.scale_loss(self.total(shares)).backward()
         weights = self.trainable_weights[:]
         gradients = [weight.value.grad for weight in weights]
         add_up_in_place([gradient for gradient in gradients if gradient is not None])
@@ -53,7 +53,7 @@ class Grouped(Replica):
             return self._whole_losses(self.loss_values(self(batch, training=False)))
 
     def _whole_losses(self, shares):
-        return with_total(dict(zip(shares, self.add_up(list(shares.values())), strict=True)))
+        return self.with_total(dict(zip(shares, self.add_up(list(shares.values())), strict=True)))
 
     def _share_statistics(self):
         """Make moving statistics, to which each process has added those of its rows, the mean over them."""

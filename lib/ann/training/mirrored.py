@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from ann.training.shares import Replica, moving_statistics, with_total
+from ann.training.shares import Replica, moving_statistics
 
 
 class Mirrored(Replica):
@@ -30,7 +30,7 @@ class Mirrored(Replica):
         """A step on the rows of one replica; its shares of the losses."""
         with tf.GradientTape() as tape:
             shares = self.loss_values(self(batch, training=True))
-            loss = self.optimizer.scale_loss(sum(shares.values()))
+            loss = self.optimizer.scale_loss(self.total(shares))
         gradients = tape.gradient(loss, self.trainable_weights)
         known = [gradient for gradient in gradients if gradient is not None]
         added = iter(self.add_up(known))
@@ -45,10 +45,10 @@ class Mirrored(Replica):
         return self.loss_values(self(batch, training=False))
 
     def train_on_batch(self, batch, return_dict=True):
-        return with_total(self._train(self._cut(batch)))
+        return self.with_total(self._train(self._cut(batch)))
 
     def test_on_batch(self, batch, return_dict=True):
-        return with_total(self._test(self._cut(batch)))
+        return self.with_total(self._test(self._cut(batch)))
 
     def _share_statistics(self):
         """Make moving statistics, to which each replica has added those of its rows, the mean over them."""

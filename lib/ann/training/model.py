@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 from keras import ops
@@ -16,15 +16,17 @@ class TrainingModel(keras.Model):
 
     `call(batch, training)` gives {loss: (sum, count)}: a loss is its sum over its count. They are divided in
     `loss_values` only, so that counts can be summed over devices first. No gradient goes through a count.
+    Measures, as the share of right answers, come with the losses, but nothing is made small by them.
 
     `network.train_batch_norm` tells whether batch normalisations use the batch's statistics in training, and
     move the stored ones towards them.
     """
 
-    def __init__(self, network: keras.Model, losses: Sequence[str]):
+    def __init__(self, network: keras.Model, losses: Sequence[str], measures: Sequence[str] = ()):
         super().__init__(name="training", dtype="float32", autocast=False)  # targets stay float32
         self.network = network
-        self._loss_metrics = {name: keras.metrics.Mean(name=name) for name in losses}
+        self._measures = frozenset(measures)
+        self._loss_metrics = {name: keras.metrics.Mean(name=name) for name in (*losses, *measures)}
         self.built = True
 
     def constant(self, name: str, values):
@@ -42,8 +44,12 @@ class TrainingModel(keras.Model):
         """{name: loss}, scalars; a loss without anything to compare is 0."""
         return {name: total / ops.maximum(count, 1.0) for name, (total, count) in y_pred.items()}
 
+    def total(self, values: Mapping):
+        """The sum of the losses among the values of losses and measures."""
+        return sum(value for name, value in values.items() if name not in self._measures)
+
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        return sum(self.loss_values(y_pred).values())
+        return self.total(self.loss_values(y_pred))
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         for name, value in self.loss_values(y_pred).items():

@@ -32,14 +32,13 @@ class Replica:
             for (name, (total, _)), count in zip(y_pred.items(), counts, strict=True)
         }
 
+    def with_total(self, values: dict) -> dict[str, float]:
+        """Losses and measures as Keras reports them: the total of the losses first."""
+        values = {name: float(ops.convert_to_numpy(value)) for name, value in values.items()}
+        return {"loss": self.total(values)} | values
+
 
 def moving_statistics(network: keras.Model) -> list[keras.Variable]:
     """The means and variances that batch normalisations collect."""
     names = ("moving_mean", "moving_variance")
     return [variable for variable in network.non_trainable_variables if variable.name in names]
-
-
-def with_total(losses: dict) -> dict[str, float]:
-    """Losses as Keras reports them: the total first."""
-    values = {name: float(ops.convert_to_numpy(value)) for name, value in losses.items()}
-    return {"loss": sum(values.values())} | values
