@@ -57,29 +57,36 @@ def finish_vector_map(
             file.write("BEGIN;\n")
         for row in table.rows:
             features += 1
-            values = ", ".join(_literal(value, database.driver) for value in row)
+            values = ", ".join(literal(value, database.driver) for value in row)
             file.write(f"INSERT INTO {table_name} VALUES ({values});\n")
         if database.has_transactions:
             file.write(f"COMMIT;\nCREATE INDEX {table_name}_cat ON {table_name} (cat);\n")
     database.execute_file(path)
-    gs.run_command(
-        "v.db.connect",
-        map=geometry,
-        driver=database.driver,
-        database=database.name,
-        table=table_name,
-        key="cat",
-        layer=1,
-        flags="o",
-        env=environment,
-    )
+    connect_table(geometry, database, table_name)
     gs.run_command("v.support", map=geometry, map_name=title[:72], comment=comment[:79], env=environment)
     gs.vector_history(geometry, env=environment)
     return FinishedMap(kind="vector", temporary=geometry, name=name, table=table_name, features=features)
 
 
-def _literal(value: int | float | str, driver: str) -> str:
+def connect_table(geometry: str, database: Database, table: str, key: str = "cat") -> None:
+    """Make a table that of a vector map."""
+    gs.run_command(
+        "v.db.connect",
+        map=geometry,
+        driver=database.driver,
+        database=database.name,
+        table=table,
+        key=key,
+        layer=1,
+        flags="o",
+        env=grid_environment(),
+    )
+
+
+def literal(value: int | float | str | None, driver: str) -> str:
     """A value in SQL."""
+    if value is None:
+        return "NULL"
     if isinstance(value, str):
         return quoted(_cut(value), driver)
     return f"{value:.12g}"

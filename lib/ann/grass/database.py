@@ -55,12 +55,24 @@ class Database:
         Raises:
             AnnError: it can't be created.
         """
+        return self._new_table(map_name, f"CREATE TABLE {{}} ({columns})", temporary)
+
+    def rename_table(self, table: str, map_name: str, temporary: TemporaryMaps) -> str:
+        """Give a table the name that a new one of a map would have, see `create_table`; returns it.
+
+        Raises:
+            AnnError: it can't be renamed.
+        """
+        return self._new_table(map_name, f"ALTER TABLE {table} RENAME TO {{}}", temporary)
+
+    def _new_table(self, map_name: str, statement: str, temporary: TemporaryMaps) -> str:
+        """Execute a statement with a free name in it; returns the name."""
         taken, failure = self.tables(), ""
         base = map_name[:TABLE_NAME_LENGTH]
         free = (name for number in count(1) if (name := f"{base}_{number}").lower() not in taken)
         for name in islice(free, ATTEMPTS):  # an index may have that name, or somebody was faster
             with interruptions_held():
-                done = self._execute(f"CREATE TABLE {name} ({columns})")
+                done = self._execute(statement.format(name))
                 if done.returncode == 0:
                     temporary.table(TableLink(driver=self.driver, database=self.name, table=name))
                     return name

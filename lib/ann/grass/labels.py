@@ -95,7 +95,7 @@ def open_maps(
     grids = [block.grid for block in blocks]
     maps = list(dict.fromkeys(find_vector(name) for name in split(options["labels"])))
     members = {labels: group_areas(labels, read_areas(labels, grids), notes) for labels in maps}
-    found = _classes_of(members, classes, options["class_column"] or None, class_values, notes)
+    found = classes_of(members, classes, options["class_column"] or None, class_values, notes)
     for labels, categories in found.items():
         for category, class_name in categories.items():
             place = f"<{labels}> category {category}"
@@ -246,7 +246,7 @@ def _image(block: Block, kept: Sequence[Label], class_count: int) -> LabelledIma
     return replace(image, source=block.source, extent=(grid.west, grid.south, grid.east, grid.north))
 
 
-def _classes_of(
+def classes_of(
     members: Mapping[str, Mapping[int, Sequence[Area]]],
     classes: Sequence[str],
     class_column: str | None,

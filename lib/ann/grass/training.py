@@ -22,7 +22,7 @@ from ann.data.dataset import Dataset, LabelledImage, WindowReader
 from ann.data.readers.class_column import ClassValues
 from ann.data.readers.formats import open_dataset
 from ann.data.samples.values import LOOKED_AT, check_pixel_sizes, check_values
-from ann.data.split import hold_out, split_dataset
+from ann.data.split import SetApart, hold_out, split_dataset
 from ann.data.storage import is_uri
 from ann.data.text import split_names
 from ann.errors import AnnError
@@ -48,10 +48,14 @@ Options, Flags = Mapping[str, str], Mapping[str, bool]
 
 @dataclass(frozen=True, kw_only=True)
 class Initial:
-    """What the description of a model starts from. model: None from scratch; flag -e: other_classes."""
+    """What the description of a model starts from.
+
+    model: None from scratch or ImageNet weights (flag -i); flag -e: other_classes.
+    """
 
     model: ModelFile | None
     other_classes: bool
+    imagenet: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +65,11 @@ class TrainModule:
     describe: the description of the model to train, from the data and the options.
     open_model: the model that model= names. image_size: see `ImageSize`.
     summary: a few lines about a job's data.
-    train_batch_norm: whether normalisations are trained. open_labels: another way to read what the options
-        name; it returns None where `open_labels` of this file is right.
+    train_batch_norm: whether normalisations are trained, by the flags and whether training goes in stages.
+    open_labels: another way to read what the options name; it returns None where `open_labels` of this file
+        is right.
+    at_once: backbones whose ImageNet weights are fitted without stages.
+    set_apart: how images for validation and for the test are chosen, see `split`.
     """
 
     task: Task
@@ -70,9 +77,11 @@ class TrainModule:
     open_model: Callable[[Path, Options], ModelFile]
     image_size: Callable[[Options, Flags], ImageSize]
     summary: Callable[[Job], str]
-    train_batch_norm: Callable[[Options, Flags], bool]
+    train_batch_norm: Callable[[Flags, bool], bool]
     backbone: Callable[[Options], str]
     open_labels: Callable[[Options, Sequence[str]], Dataset | None] = lambda options, classes: None
+    at_once: Sequence[str] = TRAINED_AT_ONCE
+    set_apart: SetApart | None = None
 
 
 class Console:
@@ -98,7 +107,7 @@ def run(module: TrainModule, options: Options, flags: Flags) -> bool:
             options = with_absolute_paths(options)
             cluster = stack.enter_context(connect(options["cluster"], ["pyarrow"]))
             gs.message(cluster.describe())
-        if options["shards"]:
+        if options.get("shards"):
             write_shards(module, options, flags, cluster)
             return True
         job = check_job(module, options, flags)
@@ -130,7 +139,7 @@ def write_shards(module: TrainModule, options: Options, flags: Flags, cluster: C
         dataset,
         options["shards"],
         side=TILE_FACTOR * size.max_dim,
-        validation_share=VALIDATION_SHARE if int(options["validation_steps"]) else 0.0,
+        validation_share=validation_share(options) if int(options["validation_steps"]) else 0.0,
         overwrite=gs.overwrite(),
         cluster=cluster,
         report=lambda done, total: gs.percent(done, total, 1),
@@ -146,7 +155,7 @@ def write_shards(module: TrainModule, options: Options, flags: Flags, cluster: C
 def with_absolute_paths(options: Options) -> dict[str, str]:
     """The options as they are understood on other machines, whatever directory work is done in there."""
     paths = ("training_dataset", "model", "logs", "shards")
-    given = {name: options[name] for name in paths if options[name] and not is_uri(options[name])}
+    given = {name: options[name] for name in paths if options.get(name) and not is_uri(options[name])}
     return dict(options) | {name: os.path.abspath(path) for name, path in given.items()}
 
 
@@ -162,12 +171,11 @@ def check_job(module: TrainModule, options: Options, flags: Flags) -> Job:
         prefix=module.task.prefix,
         logs=Path(options["logs"]),
         epochs=int(options["epochs"]),
-        steps_per_epoch=int(options["steps_per_epoch"]),
+        steps_per_epoch=int(options["steps_per_epoch"] or 0),
         validation_steps=int(options["validation_steps"]),
         images_per_device=int(options["images_per_gpu"]),
         device_count=int(options["gpu_count"]),
-        staged=model_path is not None or (flags["i"] and module.backbone(options) not in TRAINED_AT_ONCE),
-        train_batch_norm=module.train_batch_norm(options, flags),
+        staged=model_path is not None or (flags["i"] and module.backbone(options) not in module.at_once),
         learning_rate=positive(options["learning_rate"], "learning_rate"),
         learning_rate_scaling=options["learning_rate_scaling"],
         patience=int(options["patience"]),
@@ -184,11 +192,16 @@ def check_job(module: TrainModule, options: Options, flags: Flags) -> Job:
     if epoch:  # a run from scratch stays one, although it is resumed through model=
         initial = read_model(settings.state_path, module.task.kind)
         settings = replace(settings, staged=bool(initial.extra["staged"]))
+    settings = replace(settings, train_batch_norm=module.train_batch_norm(flags, settings.staged))
     if flags["i"]:
         check_imagenet(module.backbone(options))
     preparation.prepare_logs(settings, overwrite=gs.overwrite(), resuming=epoch > 0)
     dataset, held_out = open_images(module, options, flags, settings)
-    config = module.describe(dataset, size, options, Initial(model=initial, other_classes=flags["e"]))
+    if not settings.steps_per_epoch:  # every image once
+        steps = -(-len(dataset.images) // settings.batch_size)
+        settings = replace(settings, steps_per_epoch=steps)
+    start = Initial(model=initial, other_classes=flags["e"], imagenet=flags["i"])
+    config = module.describe(dataset, size, options, start)
     steps = usual_steps(dataset.images, config.image_shape, settings.batch_size)
     settings = replace(settings, usual_steps=steps)
     return Job(
@@ -233,9 +246,9 @@ def name_settings(options: Options, flags: Flags) -> dict[str, str]:
 
 def read_labels(module: TrainModule, options: Options, flags: Flags) -> Dataset:
     """All labelled images."""
-    labels = options["training_dataset"] or options["labels"] or options.get("label_raster")
+    labels = options["training_dataset"] or options.get("labels") or options.get("label_raster")
     gs.message(f"Reading the labels of {labels}...")
-    classes = split_names(options["classes"])
+    classes = split_names(options["classes"] or "")
     dataset = module.open_labels(options, classes) or open_labels(options, flags, classes)
     for note in dataset.notes:
         gs.warning(note)
@@ -273,12 +286,20 @@ def open_images(
     dataset = read_labels(module, options, flags)
     unused: tuple[LabelledImage, ...] = ()
     if flags["s"]:
-        dataset, unused = hold_out(dataset, UNUSED_SHARE, settings.seed)
+        dataset, unused = hold_out(dataset, UNUSED_SHARE, settings.seed, module.set_apart)
         listed = write_unused(settings.logs / "unused.txt", [name_file(image) for image in unused])
         gs.message(f"{len(unused)} images are left out; their list is in {listed}")
     if settings.validation_steps:
-        dataset = split_dataset(dataset, VALIDATION_SHARE, settings.seed)
+        dataset = split_dataset(dataset, validation_share(options), settings.seed, module.set_apart)
     return dataset, unused
+
+
+def validation_share(options: Options) -> float:
+    """Share of the images that validate."""
+    share = float(options.get("validation_share") or VALIDATION_SHARE)
+    if not 0 < share < 1:
+        raise AnnError(f"validation_share={share:g} is not between 0 and 1")
+    return share
 
 
 def write_unused(path: Path, images: Sequence[str]) -> Path:
