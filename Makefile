@@ -5,7 +5,8 @@ ifdef MODULE_TOPDIR
 
 PGM = i.ann.maskrcnn
 
-MODULES = i.ann.maskrcnn.train i.ann.maskrcnn.detect i.ann.unet.train i.ann.unet.predict
+MODULES = i.ann.maskrcnn.train i.ann.maskrcnn.detect i.ann.unet.train i.ann.unet.predict i.ann.classifier.train \
+  i.ann.classifier.predict
 SUBDIRS = lib $(MODULES)
 
 include $(MODULE_TOPDIR)/include/Make/Dir.make

@@ -14,6 +14,8 @@ MANUALS = (
     ROOT / "i.ann.maskrcnn.detect" / "i.ann.maskrcnn.detect.md",
     ROOT / "i.ann.unet.train" / "i.ann.unet.train.md",
     ROOT / "i.ann.unet.predict" / "i.ann.unet.predict.md",
+    ROOT / "i.ann.classifier.train" / "i.ann.classifier.train.md",
+    ROOT / "i.ann.classifier.predict" / "i.ann.classifier.predict.md",
 )
 
 

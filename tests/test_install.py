@@ -9,7 +9,14 @@ import pytest
 
 from grass_session import REPOSITORY, open_session
 
-MODULES = ("i.ann.maskrcnn.detect", "i.ann.maskrcnn.train", "i.ann.unet.train", "i.ann.unet.predict")
+MODULES = (
+    "i.ann.maskrcnn.detect",
+    "i.ann.maskrcnn.train",
+    "i.ann.unet.train",
+    "i.ann.unet.predict",
+    "i.ann.classifier.train",
+    "i.ann.classifier.predict",
+)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from ann.data.band_labels import known_labels
 MODULES = {
     "maskrcnn": ("i.ann.maskrcnn.train", "i.ann.maskrcnn.detect"),
     "unet": ("i.ann.unet.train", "i.ann.unet.predict"),
+    "classifier": ("i.ann.classifier.train", "i.ann.classifier.predict"),
 }
 
 

@@ -1,7 +1,7 @@
 """What a network must offer to be trained, stored and scored by this library: a `Task`.
 
 `ann` imports no network. What differs between networks comes in as a task, one value for each network, made
-in `maskrcnn.task` and `unet.task`. Its functions import Keras when they are called.
+in `maskrcnn.task`, `unet.task` and `classifier.task`. Its functions import Keras when they are called.
 """
 
 from __future__ import annotations

@@ -52,6 +52,6 @@ MODULE = TrainModule(
         int(options["images_min_dim"]), int(options["images_max_dim"]), flags["n"]
     ),
     summary=summary,
-    train_batch_norm=lambda options, flags: flags["b"],
+    train_batch_norm=lambda flags, staged: flags["b"],
     backbone=lambda options: options["backbone"],
 )

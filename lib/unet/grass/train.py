@@ -87,7 +87,7 @@ MODULE = TrainModule(
     open_model=lambda path, options: read_model(path),
     image_size=_image_size,
     summary=lambda job: summarise(job.dataset, TASK.counted),
-    train_batch_norm=lambda options, flags: True,
+    train_batch_norm=lambda flags, staged: True,
     backbone=lambda options: options["architecture"].removeprefix("unet_"),
     open_labels=_open_labels,
 )

@@ -1,0 +1,1 @@
+"""What the modules i.ann.classifier.train and .predict do with their options."""
