@@ -16,7 +16,8 @@ export PATH := $(VENV)/bin:$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export JAX_COMPILATION_CACHE_DIR ?= $(CACHE)/jax
 
-.PHONY: demo test bench bench-detection bench-imported bench-training bench-scaling study-frameworks study-scaling grass lint
+.PHONY: demo test bench bench-detection bench-imported bench-training bench-scaling study-frameworks \
+  study-scaling study-architectures grass lint
 
 demo: grass $(DEMO_READY)
 	python demo/run.py
@@ -40,6 +41,9 @@ bench-detection bench-imported bench-training bench-scaling: bench-%: $(TEST_REA
 
 study-frameworks study-scaling: study-%: $(TEST_READY)
 	python benchmarks/studies.py $* $(STUDY_ARGS)
+
+study-architectures: $(TEST_READY)
+	python benchmarks/architectures.py $(STUDY_ARGS)
 
 lint: $(TEST_READY)
 	ruff check .
