@@ -1,7 +1,7 @@
 """Settings of a training whose second worker dies once, after the first step of epoch 2.
 
 By then the first worker, which takes part in each step, has saved epoch 1. Whoever unpickles these settings
-imports this file, and with it `train_on_devices`: that is how both get into the workers.
+imports this file: that is how it gets into the workers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import train_on_devices  # noqa: F401  gradient descent in place of AdamW
 from ann.training import loop
 from ann.training.job import Silence
 from ann.training.settings import TrainingSettings

@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 
 @pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
 def test_training_on_two_nodes_survives_a_death_and_gives_the_same_weights(nodes, images, tmp_path, backend):
-    variables = environment(backend, 1)
+    variables = environment(backend, 1, TINY="1")
     changes = {"epochs": 2, "steps_per_epoch": 2, "validation_steps": 1, "learning_rate": 0.01}
     train(images, tmp_path, {"one": {"images_per_device": 2, **changes}}, variables)
     command = [sys.executable, HERE / "train_on_cluster.py", images, tmp_path, nodes.address, "two"]
@@ -38,7 +38,7 @@ def test_an_image_that_cannot_be_read_ends_the_training_with_its_name(nodes, ima
     command = [sys.executable, HERE / "train_on_cluster.py", folder, tmp_path, nodes.address, "lost"]
     done = subprocess.run(
         [*map(str, command), json.dumps(changes), "lose"],
-        env=environment(backend, 1),
+        env=environment(backend, 1, TINY="1"),
         capture_output=True,
         text=True,
         timeout=300,

@@ -4,7 +4,8 @@ python train_on_devices.py IMAGES LOGS RUNS: runs as JSON, {name: changes of the
 reported. A process that a launcher has given a rank trains as one of several.
 
 The optimiser is gradient descent: AdamW makes whole steps of gradients that are nothing but rounding errors.
-With ADAMW in the environment it is left as it is.
+With ADAMW in the environment it is left as it is. With TINY in the environment the network is that of
+`tiny_network`: for what happens to processes whatever they train.
 """
 
 from __future__ import annotations
@@ -45,13 +46,19 @@ CONFIG = MaskRCNNConfig(
 def gradient_descent(settings):
     import keras
 
-    return keras.optimizers.SGD(settings.learning_rate, momentum=0.9, global_clipnorm=loop.GRADIENT_NORM)
+    from ann.training.loop import GRADIENT_NORM
+
+    return keras.optimizers.SGD(settings.learning_rate, momentum=0.9, global_clipnorm=GRADIENT_NORM)
 
 
-if "ADAMW" not in os.environ:  # also in processes that are started by this one, which import this file
+def training_model(network, config):
+    """What a task has; made in the process that trains, which is set up for these tests by the way."""
     from ann.training import loop
 
-    loop.make_optimizer = gradient_descent
+    skip_graph_optimisation()
+    if "ADAMW" not in os.environ:
+        loop.make_optimizer = gradient_descent
+    return task().training_model(network, config)
 
 
 class Printer:
@@ -62,6 +69,14 @@ class Printer:
         print(f"{done}/{total}", flush=True)
 
 
+def task():
+    if "TINY" not in os.environ:
+        return TASK
+    import tiny_network
+
+    return tiny_network.TASK
+
+
 def make_job(images, logs, name, **changes):
     """A job of 10 steps; changes: of its settings. Goes on where `logs` holds a state of that name."""
     dataset = split_dataset(open_dataset(images, CLASSES), 0.3)
@@ -69,7 +84,8 @@ def make_job(images, logs, name, **changes):
         name=name, logs=Path(logs), epochs=1, steps_per_epoch=10, validation_steps=2, workers=1
     )
     settings = replace(settings, **changes)
-    job = Job(task=TASK, dataset=dataset, config=CONFIG, size=ImageSize(64, 64, False), settings=settings)
+    prepared = replace(task(), training_model=training_model)
+    job = Job(task=prepared, dataset=dataset, config=CONFIG, size=ImageSize(64, 64, False), settings=settings)
     if settings.state_path.exists():
         state = read_model(settings.state_path)
         return replace(job, initial=state, epoch=int(state.extra["epoch"]))
@@ -77,9 +93,6 @@ def make_job(images, logs, name, **changes):
 
 
 if __name__ == "__main__":
-    import keras  # noqa: F401  and with it the backend
-
-    skip_graph_optimisation()
     images, logs, runs = sys.argv[1:]
     for name, changes in json.loads(runs).items():
         job, place = make_job(images, logs, name, **changes), Place.from_environment()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from ann.collecting import import_keras
 from ann.inference.tile_rows import Here, Workers
 from ann.inference.workers import ThreadWorkers
 from ann.weights import ModelFile, load_weights
@@ -30,6 +31,7 @@ def load_detectors(
         DeviceError: there are fewer devices.
         ModelFileError: the file lacks a part of the network.
     """
+    import_keras()
     from ann.devices.available import check_device_count, on_device
     from maskrcnn.network.inference import Detector
     from maskrcnn.network.openvino import choose_parts

@@ -6,9 +6,8 @@ import contextlib
 import functools
 import os
 
-import keras
-
 from ann.errors import DeviceError
+from ann.packages import configured_backend
 
 # With this environment variable the CPU counts as so many devices, on every backend: for tests, and to see
 # how a run on several devices goes without them. They share the cores, so nothing gets faster.
@@ -17,7 +16,7 @@ CPU_DEVICES = "MASKRCNN_CPU_DEVICES"
 
 def list_devices() -> tuple[str, ...]:
     """Names of this machine's GPUs as the backend sees them; without any, of its CPU devices (mostly one)."""
-    backend = keras.backend.backend()
+    backend = configured_backend()
     split_cpu(backend)
     if backend == "tensorflow":
         import tensorflow
@@ -53,8 +52,9 @@ def check_device_count(count: int) -> tuple[str, ...]:
 
 def on_device(number: int) -> contextlib.AbstractContextManager:
     """Inside of the context, in this thread, networks are built and run on a device of `list_devices`."""
-    backend = keras.backend.backend()
+    backend = configured_backend()
     if backend == "torch":
+        import keras
         import torch
 
         return keras.device(f"cuda:{number}" if torch.cuda.device_count() else "cpu")

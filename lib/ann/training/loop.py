@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import defaultdict
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import keras
 
+from ann.collecting import collecting_paused
 from ann.config import ModelConfig
 from ann.data.samples.prefetch import Prefetcher
 from ann.errors import AnnError
@@ -173,7 +175,9 @@ def train_epoch(
     time_used = run.time_used()
     for step in range(1, steps + 1):
         run.model.optimizer.learning_rate = learning_rate(settings, stage, epoch, step, time_used)
-        for name, value in losses_of_batch(run.model, run.model.train_on_batch, next(batches)).items():
+        with collecting_paused() if compiling and step == 1 else contextlib.nullcontext():
+            losses = losses_of_batch(run.model, run.model.train_on_batch, next(batches))
+        for name, value in losses.items():
             sums[name] += value
         if not math.isfinite(sums["loss"]):
             raise AnnError(

@@ -6,31 +6,32 @@ import os
 from contextlib import ExitStack
 from dataclasses import replace
 
+from ann.collecting import import_keras
 from ann.devices.place import Place
 from ann.evaluation.report import count
+from ann.packages import configured_backend
 from ann.training.job import Job, Reporter, Silence
 from ann.weights import load_weights, read_model
 
 
 def train(job: Job, reporter: Reporter):
-    """Train on `job.settings.device_count` devices of this machine; imports Keras.
+    """Train on `job.settings.device_count` devices of this machine.
 
     Returns a `TrainingResult`.
 
     Raises:
         AnnError: there are fewer devices, or the training failed.
     """
-    import keras
-
     count = job.settings.device_count
-    if count > 1 and keras.backend.backend() == "torch":
-        from ann.backbones import imagenet
+    if count > 1 and configured_backend() == "torch":  # the others import Keras, not this process
         from ann.devices.available import check_device_count
         from ann.training.processes import train_in_processes
 
         check_device_count(count)
-        if job.imagenet:
-            imagenet.fetch(job.config.backbone_name)  # once, before all processes want them
+        if job.imagenet:  # once, before all processes want them
+            from ann.backbones import imagenet
+
+            imagenet.fetch(job.config.backbone_name)
         return train_in_processes(job, reporter)
     return train_worker(job, reporter, Place())
 
@@ -44,6 +45,7 @@ def train_worker(job: Job, reporter: Reporter, place: Place):
         AnnError: there are fewer devices than this process should use, or the training failed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import_keras()
     import keras
 
     from ann.backbones import imagenet

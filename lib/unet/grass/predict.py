@@ -13,6 +13,7 @@ import numpy as np
 from grass.exceptions import CalledModuleError
 from grass.script.utils import legalize_vector_name
 
+from ann.collecting import import_keras
 from ann.errors import AnnError, SceneError
 from ann.export.exported import Exported
 from ann.grass.bands import CELL_NULL
@@ -132,6 +133,7 @@ def load(
     request: Request, options: Mapping[str, str], *, keras_only: bool, threads: int
 ) -> tuple[Callable[[np.ndarray], np.ndarray], CellSettings]:
     """The network, and how scenes are cut for it; imports Keras."""
+    import_keras()
     from unet.prediction import cell_settings, fastest_network, load_network
 
     network = load_network(request.model)
