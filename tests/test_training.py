@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -55,6 +56,19 @@ class Impatient(Quiet):
     def percent(self, done, total):
         if done == 3:
             raise KeyboardInterrupt
+
+
+class Copier(Quiet):
+    """Copies the files of a run in the middle of the second epoch."""
+
+    def __init__(self, logs, copy):
+        super().__init__()
+        self.logs, self.copy = logs, copy
+
+    def percent(self, done, total):
+        super().percent(done, total)
+        if done == 3:
+            shutil.copytree(self.logs, self.copy)
 
 
 class Clock(Quiet):
@@ -174,8 +188,7 @@ def test_time_goes_on_after_an_interruption_and_begins_anew_once_it_is_used_up()
 
 def test_a_run_keeps_model_row_and_curve_of_each_epoch_and_resumes_exactly(dataset, tmp_path, deterministic):
     (tmp_path / "whole").mkdir()
-    (tmp_path / "parts").mkdir()
-    reporter = Quiet()
+    reporter = Copier(tmp_path / "whole", tmp_path / "parts")
     result, whole = run(dataset, tmp_path / "whole", task=TASK, reporter=reporter)
     assert (result.last_epoch, result.interrupted) == (2, False)
     assert reporter.percents == [(1, 4), (2, 4), (3, 4), (4, 4)]
@@ -186,18 +199,28 @@ def test_a_run_keeps_model_row_and_curve_of_each_epoch_and_resumes_exactly(datas
     assert all(np.isfinite(float(row["val_mrcnn_mask_loss"])) for row in rows)
     assert whole.curve_path.read_bytes().startswith(b"\x89PNG")
 
-    result, parts = run(dataset, tmp_path / "parts", task=TASK, reporter=Impatient(), validation_steps=0)
-    assert (result.last_epoch, result.interrupted) == (1, True)
-    assert not parts.model_path(2).exists()
-    assert preparation.epoch_to_resume(parts, parts.model_path(1), KIND) == 1
-    run(dataset, tmp_path / "parts", task=TASK, first_epoch=2, initial=parts.state_path, validation_steps=0)
-
+    # what there was in the middle of the second epoch suffices to go on
+    _, parts = run(
+        dataset,
+        tmp_path / "parts",
+        task=TASK,
+        first_epoch=2,
+        initial=tmp_path / "parts" / whole.state_path.name,
+        validation_steps=0,
+    )
     expected, received = weights_of(whole.model_path(2)), weights_of(parts.model_path(2))
     assert expected.keys() == received.keys()
     before = weights_of(whole.model_path(1))
     assert any(not np.allclose(before[name], expected[name], atol=1e-5) for name in expected)
     for name, values in expected.items():
         np.testing.assert_allclose(received[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def test_an_interrupted_run_keeps_the_epochs_before(dataset, tmp_path):
+    result, settings = run(dataset, tmp_path, reporter=Impatient())
+    assert (result.last_epoch, result.interrupted) == (1, True)
+    assert settings.model_path(1).exists() and not settings.model_path(2).exists()
+    assert preparation.epoch_to_resume(settings, settings.model_path(1), KIND) == 1
 
 
 def test_the_run_ends_when_no_model_has_been_better_for_a_while(dataset, tmp_path):
