@@ -32,7 +32,7 @@
 # %end
 # %flag
 # % key: s
-# % label: Leave 10 % of the images out of the training
+# % label: Leave a share of the images out of the training, see test_share
 # % description: The best model is tested on them at the end; unused.txt in the logs directory lists them
 # % guisection: Data
 # %end
@@ -296,6 +296,14 @@
 # % guisection: Training
 # %end
 # %option
+# % key: test_share
+# % type: double
+# % label: Share of the images that -s leaves out, by default 0.1
+# % description: Of the others a quarter validates: 0.2 gives 60 % to train, 20 % to validate and 20 % to test
+# % required: no
+# % guisection: Data
+# %end
+# %option
 # % key: validation_steps
 # % type: integer
 # % label: Number of validation steps per epoch
@@ -352,6 +360,7 @@
 # % guisection: Cluster
 # %end
 # %rules
+# % requires: test_share,-s
 # % exclusive: model,-i
 # % required: logs,shards
 # % required: name,shards

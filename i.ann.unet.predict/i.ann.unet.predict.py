@@ -113,6 +113,16 @@
 # % guisection: Prediction
 # %end
 # %option
+# % key: gpu_count
+# % type: integer
+# % label: Number of GPUs to use
+# % description: Tiles are shared out among them; without any GPU, 1 means the CPU
+# % options: 1-
+# % answer: 1
+# % required: no
+# % guisection: Prediction
+# %end
+# %option
 # % key: nprocs
 # % type: integer
 # % label: Number of threads to use
@@ -134,7 +144,7 @@
 # %end
 # %option G_OPT_R_OUTPUT
 # % key: output
-# % label: Name of the raster map of classes
+# % label: Name of the map of classes, raster and vector
 # % description: Other maps are called after it: with the scene where there are several, with the class
 # % required: no
 # % guisection: Output
@@ -143,8 +153,9 @@
 # % key: output_type
 # % type: string
 # % label: What to write
-# % description: A map of classes, and a map of the probability of each class
-# % options: class,probability
+# % description: Of each scene
+# % options: class,probability,area
+# % descriptions: class;Raster of classes;probability;Raster of each class's probability;area;Vector areas
 # % answer: class
 # % required: no
 # % multiple: yes
@@ -154,9 +165,24 @@
 # % key: threshold
 # % type: double
 # % label: Probability from which a cell is of the class, for models of one class
-# % description: Of several classes the most probable one is chosen
+# % description: By default 0.5; of several classes the most probable one is chosen
 # % options: 0-1
-# % answer: 0.5
+# % required: no
+# % guisection: Prediction
+# %end
+# %option
+# % key: minimum_area
+# % type: double
+# % label: Area below which vector areas are given to a neighbour
+# % description: In squared map units (square metres where these are degrees); smaller holes are closed
+# % required: no
+# % guisection: Output
+# %end
+# %option
+# % key: cluster
+# % type: string
+# % label: Ray cluster to work on: auto, or host:port of its first node
+# % description: Needs the Python package ray; leave empty to work on this machine
 # % required: no
 # % guisection: Prediction
 # %end

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -88,9 +90,6 @@ def session(request, grass_folder, project, addons) -> GrassSession:
 @pytest.fixture(scope="session")
 def tiny_model(grass_folder) -> Path:
     """A model file of random weights for two classes, house and tree, and tiles of 64 x 64 pixels."""
-    import subprocess
-    import sys
-
     code = """
 import sys
 import keras
@@ -104,7 +103,29 @@ config = MaskRCNNConfig(classes=("house", "tree"), backbone="resnet18", image_sh
                      max_detections=5)
 save_model(sys.argv[1], legacy_layout(build_network(config)), config)
 """
-    path = grass_folder / "tiny.h5"
+    return _make_model(code, grass_folder / "tiny.h5")
+
+
+@pytest.fixture(scope="session")
+def tiny_unet(grass_folder) -> Path:
+    """A U-Net file of random weights for the class road, which it sees in some cells of any scene."""
+    code = """
+import sys
+import keras
+from ann.weights import save_model
+from ann.weights.layout import layer_groups
+from unet.config import UNetConfig
+from unet.network.model import build_network
+keras.utils.set_random_seed(3)
+config = UNetConfig(classes=("road",), backbone="unet_vgg", image_shape=(64, 64), pixel_size=1.0,
+                    band_mean=(100.0,) * 3, band_scale=(50.0,) * 3)
+save_model(sys.argv[1], layer_groups(build_network(config)), config)
+"""
+    return _make_model(code, grass_folder / "tiny_unet.h5")
+
+
+def _make_model(code: str, path: Path) -> Path:
+    """Run code that writes a model file; Keras stays out of this process."""
     subprocess.run([sys.executable, "-c", code, str(path)], check=True, cwd=Path(__file__).parents[1] / "lib")
     return path
 

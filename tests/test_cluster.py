@@ -22,8 +22,9 @@ from ann.errors import ClusterError, DatasetError, SceneError
 from ann.inference.files import FileScene
 from ann.inference.resample import ResampledScene
 from ann.inference.scene import ArrayScene
-from drawing import CLASSES, draw_scene, write_geotiff, write_training_directory
+from drawing import CLASSES, CRS, draw_scene, write_geotiff, write_training_directory
 from drawn_scenes import join_blocks
+from labelled_files import write_raster
 from maskrcnn.cluster import DetectionWork
 from maskrcnn.instances.pipeline import DetectionSettings, detect_scene, find_by_workers
 from maskrcnn.model_file import read_model
@@ -231,6 +232,46 @@ def test_the_modules_work_on_a_cluster(nodes, session, installed, tiny_model, im
     assert "2 nodes with 2 CPUs" in there.stderr
     assert session.rows("there_house") == session.rows("here_house") != []
     assert session.topology("there_tree") == session.topology("here_tree")
+
+
+def test_class_rasters_go_from_tasks_to_training_to_prediction_on_a_cluster(
+    nodes, session, installed, tmp_path
+):
+    for number in range(4):
+        labels = np.zeros((64, 96), np.uint8)
+        labels[8 + number : 30, 10:] = 255
+        image = np.repeat(labels[..., None] // 2 + 60, 3, axis=-1)
+        write_raster(tmp_path / "data" / "images" / f"{number}.tif", image, crs=CRS)
+        write_raster(tmp_path / "data" / "masks" / f"{number}.tif", labels, crs=CRS)
+    cluster, backend = f"cluster={nodes.address}", {"KERAS_BACKEND": "torch"}
+    train = ("i.ann.unet.train", "classes=road", "architecture=unet_vgg", "tile_size=32", cluster)
+    done = session.run(*train, f"training_dataset={tmp_path}/data", f"shards={tmp_path}/set")
+    assert "Wrote 8 tiles in 1 shards" in " ".join(done.stderr.split())
+    options = ("gpu_count=2", "epochs=1", "steps_per_epoch=2", "validation_steps=1", "name=roads")
+    done = session.run(
+        *train, f"training_dataset={tmp_path}/set", f"logs={tmp_path}/logs", *options, **backend
+    )
+    assert "2 images per step" in " ".join(done.stderr.split())
+    refused = session.run(
+        "i.ann.maskrcnn.train", "classes=road", f"training_dataset={tmp_path}/set", f"logs={tmp_path}/logs",
+        "name=x", check=False,
+    )  # fmt: skip
+    assert "learns from labelled objects. Use i.ann.unet.train" in " ".join(refused.stderr.split())
+
+    predict = (
+        "i.ann.unet.predict",
+        f"images_directory={tmp_path}/data/images",
+        "output_type=probability",
+        "-k",
+    )
+    model = f"model={tmp_path}/logs/unet_roads_1.h5"
+    session.run(*predict, model, "output=here", "nprocs=1", **backend)
+    session.run(*predict, model, "output=there", cluster, **backend)
+    session.run("g.region", "raster=here_0_road")
+    for number in range(4):
+        session.calc(f"difference = abs(here_{number}_road - there_{number}_road)")
+        values = session.values("r.univar", "-g", "map=difference")
+        assert int(values["n"]) == 64 * 96 and float(values["max"]) < 1e-5
 
 
 def test_a_cluster_that_is_not_there_ends_the_modules_before_the_work(session, installed, tiny_model, images):

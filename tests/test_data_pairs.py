@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from affine import Affine
 from PIL import Image
 
-from ann.cluster.prepare import write_dataset
+from ann.cluster.prepare import check_portable, write_dataset
 from ann.data.outlines.class_raster import UNKNOWN
 from ann.data.outlines.label_values import LabelValues, parse_label_values
+from ann.data.pixels.windows import Window
+from ann.data.readers.formats import open_dataset
 from ann.data.readers.pairs import find_pairs, read_pairs
 from ann.errors import DatasetError
 from labelled_files import TRANSFORM, noise, write_raster
@@ -107,6 +112,30 @@ def test_an_image_without_labels_and_the_reverse_are_named(tmp_path):
         find_pairs(tmp_path)
 
 
+OTHER_SIZE = np.ones((SIZE[0], SIZE[1] // 2), np.uint8)
+ROADS = np.ones(SIZE, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("labels", "profile", "words"),
+    [
+        (OTHER_SIZE, {}, "has 40 x 30 cells, its image .* 40 x 60"),
+        (ROADS, {"transform": TRANSFORM @ Affine.translation(5, 0)}, "lies elsewhere than its image"),
+        (ROADS, {"crs": "EPSG:3857"}, "has another reference system"),
+        (ROADS * 7, {}, "mean no class: 7"),
+        (ROADS * 0.5, {}, "has fractions"),
+        (ROADS * 0, {}, "No instance of 'road'"),
+        (ROADS, {}, "All 2400 labelled cells are of the class 'road'"),
+        (ROADS, {"nodata": 1}, "No cell of .* has a label that counts"),
+    ],
+    ids=["size", "place", "system", "value", "fractions", "no class", "one class only", "all ignored"],
+)
+def test_labels_that_do_not_fit_are_refused_with_the_reason(tmp_path, labels, profile, words):
+    write_pair(tmp_path, "a", labels, **profile)
+    with pytest.raises(DatasetError, match=words):
+        read(tmp_path, classes=("road",))
+
+
 def test_pairs_on_the_same_ground_are_one_scene(tmp_path):
     labels = np.where(NUMBERS == 9, 0, NUMBERS).astype(np.uint8)
     for number, name in enumerate("abcd"):
@@ -119,9 +148,41 @@ def test_pairs_on_the_same_ground_are_one_scene(tmp_path):
     assert sources[0] == sources[1] != sources[2] == sources[3]
 
 
-def test_shards_that_would_lose_the_labels_are_not_written(tmp_path):
-    write_pair(tmp_path, "a", np.where(NUMBERS == 9, 0, NUMBERS).astype(np.uint8))
-    with pytest.raises(DatasetError, match="shards don't hold"):
-        write_dataset(
-            read(tmp_path), str(tmp_path / "shards"), side=64, validation_share=0.0, overwrite=False
-        )
+@pytest.fixture
+def shards(tmp_path):
+    """Two pairs, the second without data at the left, in shards of tiles of half their width."""
+    write_pair(tmp_path / "pairs", "a", NUMBERS, nodata=9)
+    write_pair(tmp_path / "pairs", "b", np.flipud(NUMBERS), seed=1, nodata=9)
+    image = np.concatenate([noise(*SIZE, seed=1), np.full((*SIZE, 1), 255, np.uint8)], axis=-1)
+    image[:, :10, 3] = 0
+    write_raster(tmp_path / "pairs" / "images" / "b.tif", image, photometric="rgb", alpha="yes")
+    dataset = read(tmp_path / "pairs")
+    location = tmp_path / "shards"
+    write_dataset(dataset, str(location), side=40, validation_share=0.0, overwrite=False)
+    return dataset, location
+
+
+def test_class_rasters_come_back_from_shards(shards):
+    dataset, location = shards
+    stored = open_dataset(location, CLASSES)
+    assert stored.labels == dataset.labels == "cells"
+    assert stored.instance_counts == (660, 900 - 50)  # b has no data in ten columns
+    window = Window(row=3, column=2, height=30, width=25)
+    check_portable(dataset)  # both can be read on other machines
+    check_portable(stored)
+    for number, tile in enumerate(pickle.loads(pickle.dumps(stored.images))):
+        left = 30 * (number % 2)
+        original = dataset.images[number // 2].read(Window(row=0, column=left, height=40, width=30))
+        part = dataset.images[number // 2].read(replace(window, column=left + 2))
+        for one, other in ((tile.read(None), original), (tile.read(window), part)):
+            np.testing.assert_array_equal(one.image, other.image)
+            np.testing.assert_array_equal(one.class_raster, other.class_raster)
+        assert len(tile.boxes) == len(tile.class_ids) and set(tile.class_ids) <= {1, 2}
+
+
+def test_shards_of_class_rasters_count_classes_in_any_order(shards):
+    dataset, location = shards
+    stored = open_dataset(location, ("water", "road"))
+    assert stored.instance_counts == (850, 660)
+    expected = np.array([0, 2, 1, UNKNOWN])[dataset.images[0].read(None).class_raster[:, :30]]
+    np.testing.assert_array_equal(stored.images[0].read(None).class_raster, expected)

@@ -12,18 +12,19 @@ import numpy as np
 import pytest
 
 from ann.cluster.prepare import write_dataset
-from ann.data.dataset import Dataset
+from ann.data.dataset import OBJECT_LABELS, Dataset
 from ann.data.outlines.masks import CroppedMask, crop_mask, paste
 from ann.data.outlines.rle import mask_from_runs, runs_from_mask
 from ann.data.outlines.shapes import PackedMask
+from ann.data.pixels.encoding import encode_image
 from ann.data.pixels.rasters import ImageHeader, read_pixels
 from ann.data.pixels.windows import Window
 from ann.data.readers.directories import read_directories
 from ann.data.readers.formats import open_dataset
 from ann.data.readers.labelled_image import labelled_image
 from ann.data.readers.shard_writing import (
+    Labelled,
     begin_writing,
-    encode_image,
     even_windows,
     finish_writing,
     plan_shards,
@@ -57,7 +58,7 @@ def write(dataset, location, *, side=1000, shard_tiles=2, overwrite=False):
             folder,
             number,
             [(images[tile.image], tile.window, tile.part) for tile in shard],
-            len(dataset.classes),
+            Labelled.of(dataset),
         )
         for number, shard in enumerate(shards)
     ]
@@ -332,7 +333,7 @@ def test_an_incomplete_set_is_recognised(copied):
         (folder / "shards.json").write_text(damaged)
         with pytest.raises(DatasetError, match=r"shards\.json is damaged"):
             open_dataset(folder, CLASSES)
-    (folder / "shards.json").write_text(json.dumps(json.loads(content) | {"version": 2}))
+    (folder / "shards.json").write_text(json.dumps(json.loads(content) | {"version": 3}))
     with pytest.raises(DatasetError, match="newer version"):
         open_dataset(folder, CLASSES)
 
@@ -343,7 +344,7 @@ def test_a_failed_shard_leaves_nothing_and_a_new_run_cleans_up(dataset, copied):
     whole = Window(row=0, column=0, height=40, width=60)
     tiles = [(dataset.images[1], whole, "training"), (broken, whole, "training")]
     with pytest.raises(ZeroDivisionError):
-        write_shard(Folder.of(folder), 7, tiles, 2)
+        write_shard(Folder.of(folder), 7, tiles, Labelled(kind=OBJECT_LABELS, class_count=2))
     assert sorted(folder.glob("*.parquet")) == shards
     with pytest.raises(DatasetError, match="--overwrite"):
         write(dataset, folder)
@@ -389,7 +390,7 @@ def test_shards_that_cannot_be_found_in_the_end_are_an_error(dataset, tmp_path):
     folder = Folder.of(tmp_path / "set")
     begin_writing(folder, overwrite=False)
     whole = Window(row=0, column=0, height=40, width=60)
-    summary = write_shard(folder, 0, [(dataset.images[0], whole, "training")], 2)
+    summary = write_shard(folder, 0, [(dataset.images[0], whole, "training")], Labelled.of(dataset))
     (tmp_path / "set" / summary.name).rename(tmp_path / summary.name)
     with pytest.raises(DatasetError, match=f"{summary.name}.*all machines see"):
         finish_writing(folder, dataset, [summary])

@@ -64,7 +64,7 @@ class Task:
 
     kind: of its model files; title: for people.
     prefix: names of model files begin with it.
-    counted: what the data's numbers of each class are, for people.
+    labels: what it can learn from, of the kinds of `Dataset.labels`.
     memory_hint: which options make a step smaller, besides images_per_gpu.
     ranking: the column by whose highest value the best epoch is chosen; main_scores: columns that are told.
     build_network: from a config, under Keras' global dtype policy; `network.train_batch_norm` can be set.
@@ -80,7 +80,7 @@ class Task:
     kind: ModelKind
     title: str
     prefix: str
-    counted: str
+    labels: tuple[str, ...]
     memory_hint: str
     ranking: str
     main_scores: tuple[str, ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ann.data.dataset import IMAGE_LABELS
 from ann.data.targets.classes import IMAGE_CLASSES
 from ann.task import Feed, Scorer, Task
 from ann.training.job import Job
@@ -58,7 +59,7 @@ TASK = Task(
     kind=KIND,
     title="Classifier",
     prefix="classifier",
-    counted="images",
+    labels=(IMAGE_LABELS,),
     memory_hint="image_size, or choose a smaller backbone",
     ranking="balanced_accuracy",
     main_scores=("val_accuracy", "balanced_accuracy"),

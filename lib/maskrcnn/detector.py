@@ -5,11 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from ann.collecting import import_keras
-from ann.inference.tile_rows import Here, Workers
-from ann.inference.workers import ThreadWorkers
+from ann.inference.tile_rows import Workers
+from ann.inference.workers import load_on_devices, workers_of
 from ann.weights import ModelFile, load_weights
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.instances.pipeline import DetectionSettings, network_finder
@@ -32,22 +31,14 @@ def load_detectors(
         ModelFileError: the file lacks a part of the network.
     """
     import_keras()
-    from ann.devices.available import check_device_count, on_device
     from maskrcnn.network.inference import Detector
     from maskrcnn.network.openvino import choose_parts
 
-    names = check_device_count(device_count)
-    if device_count == 1:
-        network = load_network(model, config)
-        parts, runtime = choose_parts(network, keras_only=keras_only, threads=threads)
-        return [Detector(network, parts)], runtime
-    detectors = []
-    for number in range(device_count):
-        with on_device(number):
-            detectors.append(OnDevice(Detector(load_network(model, config)), number))
-    import keras
-
-    return detectors, f"Keras on {keras.backend.backend()}, {device_count} devices: {', '.join(names)}"
+    if device_count > 1:
+        return load_on_devices(lambda: Detector(load_network(model, config)), device_count)
+    network = load_network(model, config)
+    parts, runtime = choose_parts(network, keras_only=keras_only, threads=threads)
+    return [Detector(network, parts)], runtime
 
 
 def load_network(model: ModelFile, config: MaskRCNNConfig):
@@ -64,20 +55,6 @@ def load_network(model: ModelFile, config: MaskRCNNConfig):
     return network
 
 
-@dataclass(frozen=True)
-class OnDevice:
-    """A detector that runs on its device, whichever thread calls it."""
-
-    detector: Callable
-    number: int
-
-    def __call__(self, *arguments, **options):
-        from ann.devices.available import on_device
-
-        with on_device(self.number):
-            return self.detector(*arguments, **options)
-
-
 @contextmanager
 def detection_workers(detectors: Sequence[Callable], settings: DetectionSettings) -> Iterator[Workers]:
     """Detectors at work: one in this thread, several in threads of their own."""
@@ -86,8 +63,5 @@ def detection_workers(detectors: Sequence[Callable], settings: DetectionSettings
         network_finder(functools.partial(detector, confidence=settings.lowest_score), settings)
         for detector in detectors
     ]
-    if len(finders) == 1:
-        yield Here(finders[0])
-        return
-    with ThreadWorkers(finders) as workers:
+    with workers_of(finders) as workers:
         yield workers

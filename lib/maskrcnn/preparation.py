@@ -156,7 +156,7 @@ def make_feed(job: Job, part: slice) -> Feed:
 
 def summary(job: Job) -> str:
     """A few lines about the data, also about more instances than the network has places."""
-    text = summarise(job.dataset, "instances")
+    text = summarise(job.dataset)
     config, size = job.config, job.size
     most = most_instances(job.dataset.images, config.image_shape, min_dim=size.enlarged_to, zoom=size.zoom)
     if most <= config.max_instances:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ann.data.dataset import OBJECT_LABELS
 from ann.task import Feed, Scorer, Task
 from ann.training.job import Job
 from maskrcnn.config import MaskRCNNConfig
@@ -53,7 +54,7 @@ TASK = Task(
     kind=KIND,
     title="Mask R-CNN",
     prefix="mask_rcnn",
-    counted="labelled objects",
+    labels=(OBJECT_LABELS,),
     memory_hint="images_max_dim or rois_per_image, set mini_mask_size=56,56, or choose a smaller backbone",
     ranking="mask_AP",
     main_scores=("box_AP", "mask_AP", "mask_AP50"),

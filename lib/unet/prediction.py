@@ -1,4 +1,4 @@
-"""A U-Net at work: how scenes are cut for it, and what makes probabilities of images."""
+"""A U-Net at work: what makes probabilities of images, and how far it sees."""
 
 from __future__ import annotations
 
@@ -8,49 +8,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from ann.inference.cells import CellSettings, halo, smallest_tile
 from ann.inference.compilation import compile_function, compile_model
 from ann.inference.field_of_view import reach
 from ann.inference.openvino import Part, choose_runtime, part_compiler
-from ann.inference.tile_rows import NetworkInput
+from ann.inference.workers import load_on_devices
 from ann.weights import ModelFile, load_weights
 from ann.weights.layout import layer_groups
 from unet.config import UNetConfig
 from unet.network.losses import probabilities
 from unet.network.model import build_network
-
-SIDE = 1024  # pixels of tiles, where nothing else is asked for
-
-
-def cell_settings(
-    network: keras.Model,
-    config: UNetConfig,
-    *,
-    side: int | None = None,
-    largest: int | None = None,
-    batch_size: int = 1,
-) -> CellSettings:
-    """How scenes are cut.
-
-    side: of tiles, pixels; by default large enough that little is computed twice, but not larger than what
-    scenes of at most `largest` pixels a side need.
-
-    Raises:
-        AnnError: a side that the network can't take.
-    """
-    stride = config.size_multiple
-    seen = reach(network, stride)
-    if side is None:
-        side = max(SIDE, smallest_tile(seen, stride))
-        if largest is not None:
-            side = min(side, -(-largest // stride) * stride + 2 * halo(seen, stride))
-    given = NetworkInput(
-        tile_shape=(side, side),
-        band_mean=config.band_mean,
-        band_scale=config.band_scale,
-        batch_size=batch_size,
-    )
-    return CellSettings(given=given, reach=seen, stride=stride)
 
 
 def probability_network(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
@@ -88,3 +54,28 @@ def load_network(model: ModelFile) -> keras.Model:
     network = build_network(model.config)
     load_weights(layer_groups(network), model).require_complete(model)
     return network
+
+
+def load_networks(
+    model: ModelFile, *, device_count: int = 1, keras_only: bool = False, threads: int = 0
+) -> tuple[list[Callable[[np.ndarray], np.ndarray]], str, int]:
+    """The network on each of several devices as `fastest_network` gives it, what runs it, and its reach.
+
+    Several devices are always Keras' own.
+
+    Raises:
+        DeviceError: there are fewer devices.
+        ModelFileError: the file lacks a part of the network.
+    """
+    network = load_network(model)
+    seen = reach(network, model.config.size_multiple)
+    if device_count > 1:
+        loaded, runtime = load_on_devices(lambda: probability_network(load_network(model)), device_count)
+        return loaded, runtime, seen
+    loaded, runtime = fastest_network(network, keras_only=keras_only, threads=threads)
+    return [loaded], runtime, seen
+
+
+def network_reach(config: UNetConfig) -> int:
+    """How many pixels around one a network sees."""
+    return reach(build_network(config), config.size_multiple)

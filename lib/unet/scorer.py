@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 
@@ -144,7 +145,7 @@ class CellScorer:
         )
         pictures = Section(
             title="Validation images, their labels, and what was predicted",
-            legend=[("no label", IGNORED), *zip(scores.classes, COLOURS, strict=False)],
+            legend=[("no label", IGNORED), *zip(scores.classes, cycle(COLOURS), strict=False)],
             figures=self._figures,
             layout="pairs",
         )

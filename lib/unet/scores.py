@@ -111,13 +111,14 @@ class CellScores:
         return float(np.mean(known)) if known else float("nan")
 
     def columns(self) -> dict[str, float]:
-        """The scores as columns of the table of a run: means, and the main ones of each class."""
-        names = ("IoU", "Dice", "precision", "recall", "relaxed_F1")
-        values = {"accuracy": self.accuracy} | {name: self.mean(name) for name in names}
+        """The scores as columns of the table of a run: means, and those of each class."""
+        names = ("IoU", "Dice", "precision", "recall")
+        relaxed = ("relaxed_precision", "relaxed_recall", "relaxed_F1")
+        values = {"accuracy": self.accuracy} | {name: self.mean(name) for name in (*names, *relaxed)}
         if len(self.classes) > 1:
             for class_id, class_name in enumerate(self.classes, 1):
                 one = self.of_class(class_id)
-                values |= {f"{name}_{class_name}": one[name] for name in ("IoU", "Dice")}
+                values |= {f"{name}_{class_name}": one[name] for name in names}
         return values
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from ann.backbones.names import UPPER_LAYERS
+from ann.data.dataset import CELL_LABELS, OBJECT_LABELS
 from ann.data.targets.cells import CELLS
 from ann.task import Feed, Scorer, Task
 from ann.training.job import Job
@@ -51,18 +52,21 @@ def _make_feed(job: Job, part: slice) -> Feed:
 
 
 def _make_scorer(job: Job, network) -> Scorer:
-    from unet.prediction import cell_settings, probability_network
+    from ann.inference.field_of_view import reach
+    from unet.prediction import probability_network
     from unet.scorer import CellScorer
+    from unet.tiling import cell_settings
 
     largest = max((max(image.height, image.width) for image in job.held_out), default=None)
-    return CellScorer(job, probability_network(network), cell_settings(network, job.config, largest=largest))
+    settings = cell_settings(job.config, reach(network, job.config.size_multiple), largest=largest)
+    return CellScorer(job, probability_network(network), settings)
 
 
 TASK = Task(
     kind=KIND,
     title="U-Net",
     prefix="unet",
-    counted="labelled cells",
+    labels=(CELL_LABELS, OBJECT_LABELS),
     memory_hint="tile_size, or choose a smaller architecture",
     ranking="IoU",
     main_scores=("IoU", "Dice"),

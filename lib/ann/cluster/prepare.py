@@ -14,6 +14,7 @@ from ann.cluster.connection import Cluster
 from ann.data.dataset import Dataset, WindowReader
 from ann.data.readers.labelled_image import FilePixels
 from ann.data.readers.shard_writing import (
+    Labelled,
     PlannedTile,
     ShardSummary,
     begin_writing,
@@ -64,7 +65,7 @@ def write_dataset(
     run = begin_writing(folder, overwrite=overwrite)
     summaries: list[ShardSummary | None] = [None] * len(plan)
     write = _write_here if cluster is None else _write_on_nodes
-    written = write(cluster, folder, plan, images, len(dataset.classes), run)
+    written = write(cluster, folder, plan, images, Labelled.of(dataset), run)
     try:
         for done, (number, summary) in enumerate(written, 1):
             summaries[number] = summary
@@ -95,12 +96,12 @@ def _write_here(
     folder: Folder,
     plan: Sequence[Sequence[PlannedTile]],
     images: Sequence,
-    class_count: int,
+    labelled: Labelled,
     run: str,
 ) -> Generator[tuple[int, ShardSummary]]:
     def write(number: int) -> ShardSummary:
         tiles = [(images[tile.image], tile.window, tile.part) for tile in plan[number]]
-        return write_shard(folder, number, tiles, class_count, run)
+        return write_shard(folder, number, tiles, labelled, run)
 
     pool = ThreadPoolExecutor(os.cpu_count() or 1)
     try:
@@ -114,7 +115,7 @@ def _write_on_nodes(
     folder: Folder,
     plan: Sequence[Sequence[PlannedTile]],
     images: Sequence,
-    class_count: int,
+    labelled: Labelled,
     run: str,
 ) -> Generator[tuple[int, ShardSummary]]:
     import ray
@@ -132,7 +133,7 @@ def _write_on_nodes(
                     if tile.image not in sent:
                         sent[tile.image] = ray.put(images[tile.image])
                 needed = {tile.image: sent[tile.image] for tile in tiles}
-                under_way[task.remote(folder, number, list(tiles), needed, class_count, run)] = number
+                under_way[task.remote(folder, number, list(tiles), needed, labelled, run)] = number
                 for image in [image for image in sent if image < tiles[-1].image]:
                     del sent[image]  # images come in order
             if not under_way:
@@ -157,7 +158,7 @@ def _write_on_nodes(
 
 
 def _write_task(
-    folder: Folder, number: int, tiles: Sequence[PlannedTile], images: dict, class_count: int, run: str
+    folder: Folder, number: int, tiles: Sequence[PlannedTile], images: dict, labelled: Labelled, run: str
 ):
     """A task: get the images' labels, then `write_shard`."""
     import ray
@@ -165,6 +166,6 @@ def _write_task(
     found = {image: ray.get(reference) for image, reference in images.items()}
     named = [(found[tile.image], tile.window, tile.part) for tile in tiles]
     try:
-        return write_shard(folder, number, named, class_count, run)
+        return write_shard(folder, number, named, labelled, run)
     except DatasetError as error:
         raise DatasetError(f"{error} (on the cluster's node {ray.util.get_node_ip_address()})") from error

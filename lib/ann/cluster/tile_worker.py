@@ -1,4 +1,4 @@
-"""What runs on a node for detection: a process that has the model loaded and takes batches of tiles."""
+"""What runs on a node: a process that has the model loaded and takes batches of tiles."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ann.inference.cells import PaddedScene, Padding
 from ann.inference.files import FileScene
 from ann.inference.reading import read_tile
 from ann.inference.resample import ResampledScene
@@ -19,11 +20,13 @@ class SceneFile:
 
     factor: how many times larger the pixels to detect in are than the file's, None: as large.
     bands: their numbers in the file, see `FileScene`.
+    padding: around what is seen so, None: none.
     """
 
     path: str
     factor: float | None = None
     bands: tuple[int, ...] | None = None
+    padding: Padding | None = None
 
 
 class TileWorker:
@@ -81,5 +84,6 @@ class TileWorker:
         if self._scene is None or self._scene[0] != scene:
             opened = FileScene(scene.path, scene.bands)
             opened = opened if scene.factor is None else ResampledScene(opened, scene.factor)
+            opened = opened if scene.padding is None else PaddedScene(opened, scene.padding)
             self._scene = (scene, opened)
         return self._scene[1]

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from ann.cluster.connection import Cluster, Node, on_node
+from ann.cluster.connection import Cluster, Node, connect, on_node
 from ann.cluster.tile_worker import SceneFile, TileWorker
 from ann.errors import AnnError, ClusterError
-from ann.inference.tile_rows import TileBatch
+from ann.inference.tile_rows import TileBatch, Workers
 from ann.weights import ModelFile
 
 CPUS_PER_WORKER = 4  # threads of a network on a CPU: more of them are worth less than another worker
@@ -293,6 +293,19 @@ def _name(batch: _Batch) -> str:
     tile = batch.batch.tiles[0]
     where = f" of {batch.scene.path}" if batch.scene else ""
     return f"The tile at row {tile.row}, column {tile.column}{where}"
+
+
+def workers_at(workers: Workers | ClusterWorkers, scene: SceneFile | None) -> Workers:
+    """Workers of any kind at one scene, a file or none; those of a cluster read files themselves."""
+    return workers.for_scene(scene) if isinstance(workers, ClusterWorkers) else workers
+
+
+@contextlib.contextmanager
+def cluster_workers(address: str, network: Network, tell: Tell) -> Iterator[ClusterWorkers]:
+    """As `start_workers`, on the cluster at an address, which is told of."""
+    with connect(address) as cluster, start_workers(cluster, network, tell) as workers:
+        tell(f"{cluster.describe()}; {workers.count} workers share the tiles")
+        yield workers
 
 
 @contextlib.contextmanager

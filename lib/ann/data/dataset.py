@@ -18,6 +18,8 @@ from ann.errors import DatasetError
 if TYPE_CHECKING:
     from ann.data.pixels.rasters import ImageHeader
 
+# what is labelled, see `Dataset.labels`
+OBJECT_LABELS, CELL_LABELS, IMAGE_LABELS = "objects", "cells", "images"
 NAMED_FILES = 5  # an error names that many files and the number of the others
 
 
@@ -73,6 +75,7 @@ class LabelledImage:
 class Dataset:
     """Labelled images with their classes; class id 1 is the first class.
 
+    labels: what is labelled, objects, cells or images as a whole; counts of instances are those of these.
     validation: images that the data itself sets apart for validation, empty where it does not.
     notes: what a person should know, e.g. labels that were left out and why.
     band_statistics: mean and standard deviation of each band, where the data knows them.
@@ -80,6 +83,7 @@ class Dataset:
 
     classes: tuple[str, ...]
     images: tuple[LabelledImage, ...]
+    labels: str = OBJECT_LABELS
     validation: tuple[LabelledImage, ...] = ()
     notes: tuple[str, ...] = field(default=())
     band_statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None

@@ -83,7 +83,7 @@ class Report:
     """What is told of a run.
 
     rows: the table's, as text; best_epoch: 0 if there is none; epochs: planned in all.
-    subtitle: the network and the module that trained it. counted: what the data's numbers of each class are.
+    subtitle: the network and the module that trained it.
     test: about the images that were left out. options, facts: names and values to list.
     """
 
@@ -93,7 +93,6 @@ class Report:
     epochs: int
     best_epoch: int
     dataset: Dataset
-    counted: str
     held_out: tuple[LabelledImage, ...] = ()
     scores: ScoreParts = field(default_factory=ScoreParts)
     test: Section | None = None
@@ -189,8 +188,8 @@ def _data(report: Report) -> Section:
     return Section(
         title="Data",
         texts=[
-            f"Images, and {report.counted} of each class. Training and validation images are different "
-            "images (or, of a single image, different parts)."
+            f"Images, and labelled {dataset.labels} of each class. Training and validation images are "
+            "different images (or, of a single image, different parts)."
         ],
         tables=[Table(head=["", "Images", "Million pixels", *dataset.classes], rows=rows)],
         facts={

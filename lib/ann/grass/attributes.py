@@ -17,7 +17,7 @@ TEXT_WIDTH = 255  # bytes; the limit of DBF
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttributeTable:
+class MapTable:
     """An attribute table to be written. columns: as in CREATE TABLE, cat first; rows: their values."""
 
     columns: str
@@ -33,7 +33,7 @@ def text_type(texts: Sequence[str]) -> str:
 def finish_vector_map(
     geometry: str | None,
     name: str,
-    table: AttributeTable,
+    table: MapTable,
     *,
     title: str,
     comment: str,

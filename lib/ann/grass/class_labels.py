@@ -11,7 +11,7 @@ import numpy as np
 
 from ann.data.band_labels import known_labels
 from ann.data.blocks import join_blocks
-from ann.data.dataset import Dataset, check_classes, check_labels, name_some
+from ann.data.dataset import IMAGE_LABELS, Dataset, check_classes, check_labels, name_some
 from ann.data.outlines.shapes import Polygons
 from ann.data.pixels.means import fitted_size
 from ann.data.pixels.rasters import ImageHeader
@@ -97,7 +97,9 @@ def open_feature_classes(
             f"labels are, and set the region to the maps: g.region raster={scenes[0][0]}"
         )
     check_labels(labelled, names, "Features of a class", class_values=True)
-    dataset = Dataset(classes=names, images=tuple(images), notes=tuple(dict.fromkeys(notes)))
+    dataset = Dataset(
+        classes=names, images=tuple(images), labels=IMAGE_LABELS, notes=tuple(dict.fromkeys(notes))
+    )
     if options["scenes"] != "image":
         widths = [image.extent[2] - image.extent[0] for image in images]
         block = positive(options["block_size"], "block_size") or CHIPS_PER_BLOCK * float(np.median(widths))

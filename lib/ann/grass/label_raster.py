@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grass.script as gs
 import numpy as np
 
-from ann.data.dataset import Dataset, LabelledImage, check_classes
-from ann.data.example import Example
+from ann.data.dataset import CELL_LABELS, Dataset, check_classes
 from ann.data.outlines.class_raster import UNKNOWN
-from ann.data.pixels.windows import Window, whole
-from ann.data.readers.pairs import check_occurring, find_classes
+from ann.data.pixels.windows import Window
+from ann.data.readers.labelled_cells import check_occurring, find_classes, labelled_cells
 from ann.data.samples.values import check_pixel_sizes
 from ann.data.text import plain
 from ann.errors import DatasetError
-from ann.grass.bands import Band, cells_inside, common_dtype, find_band, find_bands, read_cells
-from ann.grass.labels import common_ground
-from ann.grass.region import Grid, computational_region, ground_size
+from ann.grass.bands import Band, cells_inside, find_band, find_bands, read_cells
+from ann.grass.labels import MapPixels, common_ground, map_header
+from ann.grass.region import Grid, computational_region
 from ann.grass.scenes import maps_of_scenes
 
 
@@ -41,38 +40,13 @@ class LabelMap:
         return np.where(valid, ids[places].reshape(valid.shape), UNKNOWN).astype(np.int16)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class LabelledBands:
-    """Reads windows of the bands with the class of each cell."""
-
-    bands: tuple[Band, ...]
-    labels: LabelMap
-    grid: Grid
-
-    def __call__(self, window: Window | None = None) -> Example:
-        """The window, or the whole image; cells without data have no known class."""
-        part = window or whole(self.grid.rows, self.grid.columns)
-        cells = self.grid.part(part.row, part.column, part.height, part.width)
-        image, valid = read_cells(self.bands, cells)
-        raster = self.labels(part)
-        raster[~valid] = UNKNOWN
-        return Example(
-            image=image,
-            masks=(),
-            class_ids=np.zeros(0, np.int32),
-            name=str(self.bands[0]),
-            valid=None if valid.all() else valid,
-            class_raster=raster,
-        )
-
-
 def open_label_raster(options: Mapping[str, str], classes: Sequence[str]) -> Dataset:
     """The dataset of the options band1, band2, band3 or group and label_raster.
 
     Raises:
         AnnError: a map that isn't there; labels that are no whole numbers, or have other cells than the
-            bands; a class that no category is labelled with, or several; a class without any cell in the
-            region; scenes of too different pixel sizes.
+            bands; a class that no category is labelled with, or several; labels in the region that nothing
+            can be learnt from (`check_occurring`); scenes of too different pixel sizes.
     """
     classes = check_classes(classes)
     extent = computational_region()
@@ -85,7 +59,7 @@ def open_label_raster(options: Mapping[str, str], classes: Sequence[str]) -> Dat
     class_ids = _class_ids(label, classes)
     scenes = [find_bands(maps) for maps in maps_of_scenes(options)]
     grids = [cells_inside(bands[0], extent) for bands in scenes]
-    images = []
+    images, found = [], []
     for bands, grid, source in zip(scenes, grids, common_ground(grids), strict=True):
         if not label.grid.limited_to(grid) or not _aligned(label.grid, grid):
             raise DatasetError(
@@ -93,26 +67,13 @@ def open_label_raster(options: Mapping[str, str], classes: Sequence[str]) -> Dat
                 f"Resample it to them: g.region raster={bands[0]}; r.resample"
             )
         labels = LabelMap(band=label, grid=grid, class_ids=class_ids)
-        boxes, ids, cells = find_classes(labels, grid.rows, grid.columns, len(classes))
-        images.append(
-            LabelledImage(
-                name=str(bands[0]),
-                path=str(bands[0]),
-                height=grid.rows,
-                width=grid.columns,
-                bands=len(bands),
-                dtype=common_dtype(bands).name,
-                instance_counts=cells,
-                boxes=boxes,
-                class_ids=ids,
-                source=str(scenes[source][0]),
-                pixel_size=ground_size(grid),
-                read=LabelledBands(bands=bands, labels=labels, grid=grid),
-                extent=(grid.west, grid.south, grid.east, grid.north),
-            )
-        )
-    check_occurring(images, classes, "Cells of a class")
-    return check_pixel_sizes(Dataset(classes=classes, images=tuple(images)))
+        found.append(find_classes(labels, grid.rows, grid.columns, len(classes)))
+        name, pixels = str(bands[0]), MapPixels(bands=bands, grid=grid)
+        image = labelled_cells(map_header(bands, grid, name), labels, found[-1], name=name, pixels=pixels)
+        extent = (grid.west, grid.south, grid.east, grid.north)
+        images.append(replace(image, source=str(scenes[source][0]), extent=extent))
+    check_occurring(images, found, classes, "Cells of a class")
+    return check_pixel_sizes(Dataset(classes=classes, images=tuple(images), labels=CELL_LABELS))
 
 
 def _class_ids(label: Band, classes: Sequence[str]) -> dict[int, int]:

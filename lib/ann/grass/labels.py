@@ -231,19 +231,24 @@ def place_objects(
 
 def _image(block: Block, kept: Sequence[Label], class_count: int) -> LabelledImage:
     grid = block.grid
-    header = ImageHeader(
-        path=block.name,
-        height=grid.rows,
-        width=grid.columns,
-        bands=len(block.bands),
-        dtype=str(common_dtype(block.bands)),
-        pixel_size=ground_size(grid),
-        band_labels=known_labels([band.label for band in block.bands]),
-    )
+    header = map_header(block.bands, grid, block.name)
     pixels = MapPixels(bands=block.bands, grid=grid, ground=block.ground)
     shapes, class_ids = [label.shape for label in kept], [label.class_id for label in kept]
     image = labelled_image(header, shapes, class_ids, class_count, name=block.name, pixels=pixels)
     return replace(image, source=block.source, extent=(grid.west, grid.south, grid.east, grid.north))
+
+
+def map_header(bands: Sequence[Band], grid: Grid, name: str) -> ImageHeader:
+    """What the header of a file would say of the cells of a grid."""
+    return ImageHeader(
+        path=name,
+        height=grid.rows,
+        width=grid.columns,
+        bands=len(bands),
+        dtype=str(common_dtype(bands)),
+        pixel_size=ground_size(grid),
+        band_labels=known_labels([band.label for band in bands]),
+    )
 
 
 def classes_of(

@@ -56,9 +56,7 @@ def name_outputs(
         ending = "_points" if kind == "point" and "area" in kinds else ""
         if kind in kinds:
             for class_id, name in enumerate(classes, 1):
-                legal = legalize_vector_name(f"{prefix}{name}", fallback_prefix="class_")
-                legal += "_" if legal.lower() in SQL_OPERATORS else ""
-                vectors[kind, class_id] = f"{legal}{ending}"
+                vectors[kind, class_id] = f"{vector_name(f'{prefix}{name}', 'class_')}{ending}"
     check_distinct(
         {f"{classes[class_id - 1]} ({kind})": name for (kind, class_id), name in vectors.items()},
         "Give the classes other names with classes=",
@@ -71,6 +69,12 @@ def name_outputs(
                 names = distinct([f"{prefix}{base}_{short_name(scene)}" for scene in scenes])
             rasters.update({(kind, number): name for number, name in enumerate(names)})
     return OutputNames(vectors=vectors, rasters=rasters)
+
+
+def vector_name(text: str, prefix: str) -> str:
+    """A name that a vector map can have; prefix: before a text that begins with no letter."""
+    legal = legalize_vector_name(text, fallback_prefix=prefix)
+    return f"{legal}_" if legal.lower() in SQL_OPERATORS else legal
 
 
 def check_outputs(names: OutputNames, more_vectors: Sequence[str] = ()) -> None:

@@ -138,14 +138,19 @@ def finish_class_raster(
     grid: Grid,
     source: str,
     title: str = "Classes of detected instances",
+    background: str | None = None,
 ) -> None:
-    """Labels, one colour per class, and the history of a map of class ids; 0 is the background, if any."""
+    """Labels, one colour per class, and the history of a map of class ids.
+
+    background: what to call 0, which is white; None: the map has none.
+    """
     environment = grid_environment(grid)
-    labels = "".join(f"{class_id}\t{_label(class_name)}\n" for class_id, class_name in enumerate(classes, 1))
+    names = dict(enumerate(classes, 1)) | ({} if background is None else {0: background})
+    labels = "".join(f"{class_id}\t{_label(name)}\n" for class_id, name in names.items())
     gs.write_command(
         "r.category", map=name, rules="-", separator="tab", stdin=labels.encode(), env=environment
     )
-    colors = ""
+    colors = "" if background is None else "0 white\n"
     for class_id in range(1, len(classes) + 1):
         red, green, blue = (round(255 * part) for part in class_color(class_id, len(classes)))
         colors += f"{class_id} {red}:{green}:{blue}\n"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import grass.script as gs
 import numpy as np
 
+from ann.cluster.tile_worker import SceneFile
 from ann.config import ModelConfig
 from ann.data.band_labels import places_of_bands
 from ann.errors import AnnError, SceneError
@@ -240,6 +241,14 @@ def _open_own(source: Source) -> AbstractContextManager[Scene]:
 
 def grid_to_work_in(source: Source, resolution: float | None) -> Grid:
     return source.grid if resolution is None else source.grid.resampled(resolution / source.grid.row_size)
+
+
+def scene_file(source: Source, resolution: float | None) -> SceneFile | None:
+    """What other machines read a scene from; None for maps, which this process alone can read."""
+    if source.path is None:
+        return None
+    factor = resolution / source.grid.row_size if resolution else None
+    return SceneFile(path=os.path.abspath(source.path), factor=factor, bands=source.file_bands)
 
 
 @contextmanager

@@ -17,15 +17,15 @@ from ann.backbones.names import TRAINED_AT_ONCE
 from ann.cluster.connection import Cluster, connect
 from ann.cluster.prepare import write_dataset
 from ann.cluster.training import train_on_cluster
-from ann.config import ModelConfig
-from ann.data.dataset import Dataset, LabelledImage, WindowReader
+from ann.config import MODULES, ModelConfig
+from ann.data.dataset import CELL_LABELS, IMAGE_LABELS, OBJECT_LABELS, Dataset, LabelledImage, WindowReader
 from ann.data.readers.class_column import ClassValues
 from ann.data.readers.formats import open_dataset
 from ann.data.samples.values import LOOKED_AT, check_pixel_sizes, check_values
 from ann.data.split import SetApart, hold_out, split_dataset
 from ann.data.storage import is_uri
 from ann.data.text import split_names
-from ann.errors import AnnError
+from ann.errors import AnnError, DatasetError
 from ann.grass.labels import open_maps
 from ann.grass.modules import module_errors
 from ann.grass.options import positive
@@ -38,10 +38,15 @@ from ann.training.settings import TrainingSettings
 from ann.training.worker import train
 from ann.weights import ModelFile, read_model
 
-UNUSED_SHARE = 0.1  # of the images, left out by the flag -s
+TEST_SHARE = 0.1  # of the images, left out by the flag -s where nothing else is asked for
 TILE_FACTOR = 2  # the side of tiles in shards, in squares that the network sees: leaves windows room to move
 SHARDS_LOOKED_AT = 100  # tiles
 VALIDATION_SHARE = 0.25  # of the images that are used
+LEARNT_BY = {
+    OBJECT_LABELS: "i.ann.maskrcnn.train or i.ann.unet.train",
+    CELL_LABELS: "i.ann.unet.train",
+    IMAGE_LABELS: "i.ann.classifier.train",
+}
 
 Options, Flags = Mapping[str, str], Mapping[str, bool]
 
@@ -134,7 +139,7 @@ def write_shards(module: TrainModule, options: Options, flags: Flags, cluster: C
     size = module.image_size(options, flags)
     dataset = read_labels(module, options, flags)
     for name, count in zip(dataset.classes, dataset.instance_counts, strict=True):
-        gs.message(f"  {name}: {count} {module.task.counted}")
+        gs.message(f"  {name}: {count} labelled {dataset.labels}")
     manifest = write_dataset(
         dataset,
         options["shards"],
@@ -186,6 +191,7 @@ def check_job(module: TrainModule, options: Options, flags: Flags) -> Job:
         seed=int(options["seed"]),
     )
     size = module.image_size(options, flags)
+    test_share(options)  # before the images are looked at
     preparation.check_name(settings.name)
     initial = open_initial_model(module, model_path, options) if model_path else None
     epoch = 0 if flags["e"] else preparation.epoch_to_resume(settings, model_path, module.task.kind)
@@ -250,6 +256,11 @@ def read_labels(module: TrainModule, options: Options, flags: Flags) -> Dataset:
     gs.message(f"Reading the labels of {labels}...")
     classes = split_names(options["classes"] or "")
     dataset = module.open_labels(options, classes) or open_labels(options, flags, classes)
+    if dataset.labels not in module.task.labels:
+        raise DatasetError(
+            f"In {labels} {dataset.labels} are labelled, and {MODULES[module.task.name][0]} learns from "
+            f"labelled {' or '.join(module.task.labels)}. Use {LEARNT_BY[dataset.labels]}"
+        )
     for note in dataset.notes:
         gs.warning(note)
     # what shards hold was looked at when they were written, and may be far away
@@ -286,7 +297,7 @@ def open_images(
     dataset = read_labels(module, options, flags)
     unused: tuple[LabelledImage, ...] = ()
     if flags["s"]:
-        dataset, unused = hold_out(dataset, UNUSED_SHARE, settings.seed, module.set_apart)
+        dataset, unused = hold_out(dataset, test_share(options), settings.seed, module.set_apart)
         listed = write_unused(settings.logs / "unused.txt", [name_file(image) for image in unused])
         gs.message(f"{len(unused)} images are left out; their list is in {listed}")
     if settings.validation_steps:
@@ -299,6 +310,14 @@ def validation_share(options: Options) -> float:
     share = float(options.get("validation_share") or VALIDATION_SHARE)
     if not 0 < share < 1:
         raise AnnError(f"validation_share={share:g} is not between 0 and 1")
+    return share
+
+
+def test_share(options: Options) -> float:
+    """The share of the images that the flag -s leaves out."""
+    share = float(options.get("test_share") or TEST_SHARE)
+    if not 0 < share < 1:
+        raise AnnError(f"test_share={share:g} is not between 0 and 1")
     return share
 
 

@@ -82,20 +82,34 @@ class Part:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Rows:
-    """Finished rows of the part. values: (h, W, K) float32; valid: (h, W) bool, False without data."""
+    """Finished rows of the part. values: (h, W, K), as the workers give them, 0 without data, K being 1 where
+    no cell of the rows' tiles has data; valid: (h, W) bool, False without data.
+    """
 
     row: int
     values: np.ndarray
     valid: np.ndarray
 
 
-class PaddedScene:
-    """A scene with cells without data around: `top` rows above and `left` columns before its first cell."""
+@dataclass(frozen=True, kw_only=True)
+class Padding:
+    """Cells without data around a scene: `top` rows above and `left` columns before its first cell (if these
+    are negative, so many of the scene are left out); height and width are those of all.
+    """
 
-    def __init__(self, scene: Scene, *, top: int, left: int, height: int, width: int):
-        self._scene, self._top, self._left = scene, top, left
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+class PaddedScene:
+    """A scene with cells without data around."""
+
+    def __init__(self, scene: Scene, padding: Padding):
+        self._scene, self._top, self._left = scene, padding.top, padding.left
         self.name, self.bands = scene.name, scene.bands
-        self.height, self.width = height, width
+        self.height, self.width = padding.height, padding.width
 
     def read(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """See `Scene.read`."""
@@ -119,8 +133,8 @@ def _inside(start: int, length: int, limit: int) -> tuple[int, int]:
     return max(start, 0), min(start + length, limit)
 
 
-def cut_part(scene: Scene, part: Part, settings: CellSettings) -> tuple[PaddedScene, TileGrid]:
-    """The scene with what tiles show beyond it, and the tiles. Handed-out cells follow each other gapless."""
+def cut_part(part: Part, settings: CellSettings) -> tuple[Padding, TileGrid]:
+    """What tiles show beyond a scene, and the tiles. Handed-out cells follow each other gapless."""
     halo = settings.halo
     before, lengths = [], []
     for start, length, origin, side in zip(
@@ -134,8 +148,8 @@ def cut_part(scene: Scene, part: Part, settings: CellSettings) -> tuple[PaddedSc
         phase = (origin + start) % settings.stride
         before.append(halo + phase - start)  # cells of the padded scene before the scene's first
         lengths.append(-(-(phase + length) // core) * core + 2 * halo)
-    padded = PaddedScene(scene, top=before[0], left=before[1], height=lengths[0], width=lengths[1])
-    return padded, cut_tiles(*lengths, settings.given.tile_shape, max(2 * halo, 1))
+    padding = Padding(top=before[0], left=before[1], height=lengths[0], width=lengths[1])
+    return padding, cut_tiles(*lengths, settings.given.tile_shape, max(2 * halo, 1))
 
 
 def predict_cells(
@@ -147,13 +161,15 @@ def predict_cells(
 ) -> Iterator[Rows]:
     """The values of a part of a scene, as finished rows from top to bottom; each row comes once.
 
-    workers: give for each tile what `cell_worker` gives.
+    workers: give for each tile what `cell_worker` gives. If they read the scene themselves, they see it with
+    the padding of `cut_part`.
 
     Raises:
         SceneError: the scene can't be read, or has another number of bands than the model.
     """
     check_bands(scene, settings.given)
-    padded, grid = cut_part(scene, part, settings)
+    padding, grid = cut_part(part, settings)
+    padded = PaddedScene(scene, padding)
     progress = ProgressCount(len(grid), report)
     halo = settings.halo
     core = settings.given.tile_shape[0] - 2 * halo
@@ -162,13 +178,12 @@ def predict_cells(
     for tiles in tile_rows(padded, grid, workers, settings.given.batch_size, progress):
         start = time.perf_counter()
         top = tiles[0][0].row + halo
-        made = next((result for _, result in tiles if result is not None), None)
+        made = next((result[0] for _, result in tiles if result is not None), np.zeros((0, 0, 1), np.float32))
         first, last = _inside(top - above, core, part.height)
         if first >= last:
             continue
         rows = slice(first + above - top, last + above - top)
-        count = 1 if made is None else made[0].shape[-1]
-        values = np.zeros((last - first, part.width, count), dtype=np.float32)
+        values = np.zeros((last - first, part.width, made.shape[-1]), dtype=made.dtype)
         valid = np.zeros((last - first, part.width), dtype=bool)
         for tile, result in tiles:
             if result is None:
@@ -185,11 +200,14 @@ def predict_cells(
 
 
 def cell_worker(
-    network: Callable[[np.ndarray], np.ndarray], settings: CellSettings
+    network: Callable[[np.ndarray], np.ndarray],
+    settings: CellSettings,
+    finish: Callable[[np.ndarray], np.ndarray] = np.copy,
 ) -> Callable[[TileBatch], list[tuple[np.ndarray, np.ndarray]]]:
     """A worker from a network, images (B, H, W, C) float32 scaled -> values (B, H, W, K).
 
-    It gives for each tile the cells that count, (h, w, K) float32, and which of them have data, (h, w) bool.
+    It gives for each tile what `finish` makes of the values of the cells that count, (h, w, K), by default
+    the same, and which of them have data, (h, w) bool.
     """
     halo = settings.halo
     inner = np.s_[halo : settings.given.tile_shape[0] - halo, halo : settings.given.tile_shape[1] - halo]
@@ -197,9 +215,6 @@ def cell_worker(
     def work(batch: TileBatch) -> list[tuple[np.ndarray, np.ndarray]]:
         images, _ = network_input(batch, settings.given)
         values = np.asarray(network(images))
-        return [
-            (np.array(values[index][inner], np.float32), valid[inner])
-            for index, valid in enumerate(batch.valid)
-        ]
+        return [(finish(values[index][inner]), valid[inner]) for index, valid in enumerate(batch.valid)]
 
     return work

@@ -177,13 +177,15 @@ def epoch_to_resume(settings: TrainingSettings, model_path: Path | None, kind: M
     return epoch if model_path.resolve() in last and epoch < settings.epochs else 0
 
 
-def summarise(dataset: Dataset, counted: str) -> str:
-    """A few lines about the data: images, and what is counted of each class, e.g. "instances"."""
+def summarise(dataset: Dataset) -> str:
+    """A few lines about the data: images, and what is labelled with each class."""
     lines = [f"{len(dataset.images)} images to train on, {len(dataset.validation)} to validate with"]
     classes = len(dataset.classes)
     parts = [count_instances(part, classes) for part in (dataset.images, dataset.validation)]
     for name, training, validation in zip(dataset.classes, *parts, strict=True):
-        lines.append(f"  {name}: {training} {counted} to train on, {validation} to validate with")
+        lines.append(
+            f"  {name}: {training} labelled {dataset.labels} to train on, {validation} to validate with"
+        )
     return "\n".join(lines)
 
 

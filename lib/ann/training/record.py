@@ -72,7 +72,6 @@ class RunRecord:
             epochs=job.settings.epochs,
             best_epoch=best_epoch,
             dataset=job.dataset,
-            counted=task.counted,
             held_out=job.held_out,
             scores=self._scorer.parts(rows, best_epoch),
             test=self._test,

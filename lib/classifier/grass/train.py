@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ann.data.blocks import join_blocks
 from ann.data.class_split import set_apart_by_class
-from ann.data.dataset import Dataset
+from ann.data.dataset import IMAGE_LABELS, Dataset
 from ann.data.duplicates import join_duplicates
 from ann.data.readers.class_folders import find_class_files
 from ann.data.readers.class_lists import is_class_list, read_class_list
@@ -67,7 +67,7 @@ def _open_files(options: Mapping[str, str], classes: Sequence[str], longest: int
         names, files, notes = find_class_files(path, classes, by_folder=scenes == "folder")
     images = open_class_files(files, len(names), longest)
     check_types(images)
-    dataset = Dataset(classes=names, images=images, notes=tuple(notes))
+    dataset = Dataset(classes=names, images=images, labels=IMAGE_LABELS, notes=tuple(notes))
     if scenes == "block":
         side = positive(options["block_size"], "block_size")
         if side is None:
@@ -118,7 +118,7 @@ MODULE = TrainModule(
     describe=_describe,
     open_model=lambda path, options: read_model(path),
     image_size=_image_size,
-    summary=lambda job: summarise(job.dataset, TASK.counted),
+    summary=lambda job: summarise(job.dataset),
     # statistics that initial weights came with are better than those of a few images of few classes
     train_batch_norm=lambda flags, staged: not staged,
     backbone=lambda options: options["backbone"],

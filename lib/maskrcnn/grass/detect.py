@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 
 import grass.script as gs
 
-from ann.cluster.connection import connect
-from ann.cluster.tiles import ClusterWorkers, Network, start_workers
+from ann.cluster.tiles import ClusterWorkers, Network, cluster_workers
 from ann.data.text import join_names, split_names
 from ann.errors import AnnError, ModelFileError, SceneError
 from ann.export.exported import Exported
@@ -157,14 +156,7 @@ def workers_of_cluster(request: Request, address: str, keras_only: bool) -> Iter
             model = read_model(os.path.join(folder, "model.h5"))
         work = DetectionWork(config=request.config, settings=request.settings, keras_only=keras_only)
         network = Network(model=model, work=work)
-        yield stack.enter_context(_cluster_workers(network, address))
-
-
-@contextmanager
-def _cluster_workers(network: Network, address: str) -> Iterator[ClusterWorkers]:
-    with connect(address) as cluster, start_workers(cluster, network, gs.message) as workers:
-        gs.message(f"{cluster.describe()}; {workers.count} workers detect")
-        yield workers
+        yield stack.enter_context(cluster_workers(address, network, gs.message))
 
 
 def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Request:

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 import grass.script as gs
 from grass.exceptions import CalledModuleError
 
-from ann.cluster.tile_worker import SceneFile
-from ann.cluster.tiles import ClusterWorkers
+from ann.cluster.tiles import ClusterWorkers, workers_at
 from ann.errors import AnnError, SceneError
-from ann.grass.attributes import AttributeTable, finish_vector_map
+from ann.grass.attributes import MapTable, finish_vector_map
 from ann.grass.database import Database, connected_database
 from ann.grass.exchange import FinishedMap, names_given
 from ann.grass.instances import InstanceTable
@@ -36,6 +35,7 @@ from ann.grass.sources import (
     Source,
     grid_to_work_in,
     open_source,
+    scene_file,
 )
 from ann.grass.temporary import TemporaryMaps
 from ann.grass.vector_output import (
@@ -218,7 +218,7 @@ class DetectionRun:
         return finish_vector_map(
             geometry,
             name,
-            AttributeTable(
+            MapTable(
                 columns=table_columns(class_name, sources, certainty),
                 rows=attribute_rows(self._table, class_id, class_name, measured, certainty),
                 database=self._find_database(),
@@ -243,7 +243,7 @@ class DetectionRun:
         instances = self._temporary.raster("instances") if self._kinds - {"point"} else None
         with open_source(source, self._outputs.resolution) as (scene, grid), ExitStack() as stack:
             writer = stack.enter_context(RasterWriter(instances, grid)) if instances else None
-            workers = self._workers_for(source)
+            workers = workers_at(self._workers, scene_file(source, self._outputs.resolution))
             doubts = self._doubts_of(scene)
             watch = doubts.add if doubts else None
             for block in find_by_workers(scene, workers, self._settings, remember, beside, watch):
@@ -379,18 +379,6 @@ class DetectionRun:
             message = failure(error)
             self._results[number] = SceneResult(name=source.name, error=message)
             gs.warning(f"Scene {source.name} failed: {message}")
-
-    def _workers_for(self, source: Source) -> Workers:
-        """The workers at a scene; those of a cluster read files themselves."""
-        if not isinstance(self._workers, ClusterWorkers):
-            return self._workers
-        if source.path is None:
-            return self._workers.for_scene(None)
-        resolution = self._outputs.resolution
-        factor = resolution / source.grid.row_size if resolution else None
-        return self._workers.for_scene(
-            SceneFile(path=os.path.abspath(source.path), factor=factor, bands=source.file_bands)
-        )
 
     def _write_maps(self, number: int, found: FoundScene, instances: str, table: InstanceTable) -> None:
         """Write the raster maps of a scene. table: the rows of all instances in its instance map."""

@@ -9,7 +9,7 @@ import numpy as np
 import shapely
 from shapely import MultiPolygon, Polygon
 
-from ann.grass.attributes import AttributeTable, finish_vector_map, text_type
+from ann.grass.attributes import MapTable, finish_vector_map, text_type
 from ann.grass.database import Database
 from ann.grass.exchange import FinishedMap
 from ann.grass.polygons import polygon_map
@@ -74,7 +74,7 @@ def finish_windows(
     return finish_vector_map(
         polygon_map([(rank, one.outline) for rank, one in ranked], temporary) if ranked else None,
         name,
-        AttributeTable(
+        MapTable(
             columns="cat INTEGER, rank INTEGER, uncertainty DOUBLE PRECISION, detections INTEGER, "
             f"source {source_type}",
             rows=rows,

@@ -4,57 +4,61 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import grass.script as gs
-import numpy as np
 from grass.exceptions import CalledModuleError
 from grass.script.utils import legalize_vector_name
 
+from ann.cluster.tiles import ClusterWorkers, Network, cluster_workers
 from ann.collecting import import_keras
 from ann.errors import AnnError, SceneError
 from ann.export.exported import Exported
-from ann.grass.bands import CELL_NULL
 from ann.grass.clear_up import clear_up
+from ann.grass.database import connected_database
 from ann.grass.exchange import FinishedMap, describe_failures, interruptions_told, names_given
 from ann.grass.export import export_model
 from ann.grass.modules import failure, module_errors
 from ann.grass.options import positive, use_threads
-from ann.grass.outputs import OutputNames, check_distinct, check_outputs, distinct, short_name
+from ann.grass.outputs import OutputNames, check_distinct, check_outputs, distinct, short_name, vector_name
 from ann.grass.progress import ProgressDisplay
-from ann.grass.raster_output import RasterWriter, finish_class_raster, finish_score_raster
-from ann.grass.region import cell_area, use_grid
 from ann.grass.scenes import split
 from ann.grass.sources import (
     Source,
     Unusable,
     find_sources,
-    open_source,
+    grid_to_work_in,
     resampled_sources,
     warn_of_differences,
 )
 from ann.grass.temporary import TemporaryMaps
-from ann.inference.cells import CellSettings, Part, cell_worker, predict_cells
-from ann.inference.tile_rows import Here, Workers
+from ann.inference.cells import CellSettings, cell_worker
+from ann.inference.tile_rows import Workers
+from ann.inference.workers import workers_of
 from ann.multiples import check_multiple
 from ann.weights import ModelFile
-from unet.classes import class_of_probabilities
+from unet.classes import CellOutput
+from unet.cluster import CellWork
 from unet.config import UNetConfig
+from unet.grass.areas import area_columns
+from unet.grass.scene import Key, ScenePredictor, SceneResult, Wanted
 from unet.model_file import read_model
+from unet.tiling import cell_settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """Everything about a run, checked. names: of maps, by (kind, number of the scene, class id or 0)."""
+    """Everything about a run, checked. names: of the maps of each source; side: of tiles, None by default."""
 
     model: ModelFile
     sources: tuple[Source, ...]
     unusable: tuple[Unusable, ...]
-    names: Mapping[tuple[str, int, int], str]
-    threshold: float
-    resolution: float | None
+    names: tuple[Mapping[Key, str], ...]
+    wanted: Wanted
+    side: int | None
+    batch_size: int
 
     @property
     def config(self) -> UNetConfig:
@@ -76,76 +80,98 @@ def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     start = time.perf_counter()
     clear_up()
     request = check_request(options, flags)
-    warn_of_differences(request.sources, request.config, request.resolution)
-    threads = int(options["nprocs"] or 0)
-    use_threads(threads)
-    network, settings = load(request, options, keras_only=flags["k"], threads=threads)
-    workers = Here(cell_worker(network, settings))
+    warn_of_differences(request.sources, request.config, request.wanted.resolution)
+    gs.message(describe(request))
     written: list[str] = []
     with interruptions_told(lambda: written):
-        with TemporaryMaps() as temporary:
-            finished, scenes = predict_scenes(request, workers, settings, temporary)
-            failed = [scene for scene in scenes if scene["error"] is not None]
-            if len(failed) == len(scenes):
+        with ExitStack() as stack:
+            if options["cluster"]:
+                made = workers_of_cluster(request, options["cluster"], flags["k"])
+            else:
+                made = workers_here(request, options, flags["k"])
+            workers, settings = stack.enter_context(made)
+            temporary = stack.enter_context(TemporaryMaps())
+            predictor = ScenePredictor(
+                workers=workers, settings=settings, wanted=request.wanted, temporary=temporary
+            )
+            results = predict_scenes(request, predictor)
+            failed = [result for result in results if result.error is not None]
+            if len(failed) == len(results):
                 raise SceneError(
-                    "Nothing was predicted: "
-                    + "; ".join(f"{one['name']}: {one['error']}" for one in failed[:5])
+                    f"Nothing was predicted: {'; '.join(f'{one.name}: {one.error}' for one in failed[:5])}"
                 )
+            finished = [one for result in results for one in result.maps]
             with names_given(finished, temporary) as (named, failures):
                 written += [one.name for one in named]
-        if not written:
+        if not named:
             raise AnnError(f"No map could be written: {describe_failures(failures)}")
-        summary = {
-            "model": str(request.model.path),
-            "raster_maps": written,
-            "maps_failed": failures,
-            "scenes": scenes,
-            "seconds": round(time.perf_counter() - start, 3),
-        }
+        summary = summarise(request, results, named, failures, time.perf_counter() - start)
         if options["format"] == "json":
             print(json.dumps(summary, indent=2))
         report(summary)
     return not failed and not failures
 
 
-def predict_scenes(
-    request: Request, workers: Workers, settings: CellSettings, temporary: TemporaryMaps
-) -> tuple[list[FinishedMap], list[dict]]:
-    """Maps of all scenes, and what the summary says of each, with a warning for each that failed."""
-    finished: list[FinishedMap] = []
-    scenes: list[dict] = [{"name": one.name, "error": one.error} for one in request.unusable]
+def predict_scenes(request: Request, predictor: ScenePredictor) -> list[SceneResult]:
+    """What became of each scene, with progress and a warning for each that failed."""
+    results = [SceneResult(name=one.name, error=one.error) for one in request.unusable]
     progress = ProgressDisplay(len(request.sources), "Predicting")
-    for number, source in enumerate(request.sources):
+    for number, (source, names) in enumerate(zip(request.sources, request.names, strict=True)):
         progress.begin(number, source)
         try:
-            maps, summary = predict(request, number, source, workers, settings, temporary, progress.report)
+            results.append(predictor.predict(source, names, progress.report))
         except (AnnError, OSError, CalledModuleError) as error:
-            summary = {"name": source.name, "error": failure(error)}
-            gs.warning(f"Scene {source.name} failed: {summary['error']}")
-        else:
-            finished += maps
-        scenes.append(summary)
+            results.append(SceneResult(name=source.name, error=failure(error)))
+            gs.warning(f"Scene {source.name} failed: {failure(error)}")
     progress.end()
-    return finished, scenes
+    return results
 
 
-def load(
-    request: Request, options: Mapping[str, str], *, keras_only: bool, threads: int
-) -> tuple[Callable[[np.ndarray], np.ndarray], CellSettings]:
-    """The network, and how scenes are cut for it; imports Keras."""
+@contextmanager
+def workers_here(
+    request: Request, options: Mapping[str, str], keras_only: bool
+) -> Iterator[tuple[Workers, CellSettings]]:
+    """The network on the devices of this machine, and how scenes are cut for it; imports Keras."""
+    threads = int(options["nprocs"] or 0)
+    use_threads(threads)
     import_keras()
-    from unet.prediction import cell_settings, fastest_network, load_network
+    from unet.prediction import load_networks
 
-    network = load_network(request.model)
-    settings = cell_settings(
-        network,
-        request.config,
-        side=int(options["tile_size"]) if options["tile_size"] else None,
-        batch_size=int(options["batch_size"] or 1),
+    networks, runtime, seen = load_networks(
+        request.model,
+        device_count=int(options["gpu_count"] or 1),
+        keras_only=keras_only,
+        threads=threads,
     )
-    run_network, runtime = fastest_network(network, keras_only=keras_only, threads=threads)
+    settings = settings_for(request, seen)
     gs.message(f"The network runs on {runtime}")
-    return run_network, settings
+    with workers_of([cell_worker(one, settings, request.wanted.output) for one in networks]) as workers:
+        yield workers, settings
+
+
+@contextmanager
+def workers_of_cluster(
+    request: Request, address: str, keras_only: bool
+) -> Iterator[tuple[ClusterWorkers, CellSettings]]:
+    """Workers that have the network loaded, on all nodes of a cluster."""
+    from unet.prediction import network_reach
+
+    settings = settings_for(request, network_reach(request.config))
+    work = CellWork(settings=settings, output=request.wanted.output, keras_only=keras_only)
+    with cluster_workers(address, Network(model=request.model, work=work), gs.message) as workers:
+        yield workers, settings
+
+
+def settings_for(request: Request, reach: int) -> CellSettings:
+    """How scenes are cut. reach: see `CellSettings`."""
+    grids = [grid_to_work_in(source, request.wanted.resolution) for source in request.sources]
+    return cell_settings(
+        request.config,
+        reach,
+        side=request.side,
+        largest=max(max(grid.rows, grid.columns) for grid in grids),
+        batch_size=request.batch_size,
+    )
 
 
 def exported(model: ModelFile, side: str) -> Exported:
@@ -164,27 +190,34 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
         AnnError: the first thing that is wrong with them.
     """
     model = choose_model(options)
-    threshold = float(options["threshold"] or 0.5)
-    if not 0 < threshold < 1:
-        raise AnnError(f"threshold={options['threshold']} is not between 0 and 1")
-    resolution = positive(options["resolution"], "resolution")
-    sources, unusable = find_sources(options, flags, model.config)
-    if resolution is not None:
-        sources = resampled_sources(sources, unusable, resolution)
-    output = options["output"].removesuffix(f"@{gs.gisenv()['MAPSET']}")
-    names = name_maps(split(options["output_type"]), output, model.config.classes, sources)
-    check_outputs(
-        OutputNames(
-            vectors={}, rasters={(key[0], place): name for place, (key, name) in enumerate(names.items())}
-        )
+    classes = model.config.classes
+    kinds = split(options["output_type"]) or ["class"]
+    if options["minimum_area"] and "area" not in kinds:
+        raise AnnError("minimum_area= is for vector areas. Add area to output_type=, or leave it out")
+    wanted = Wanted(
+        classes=classes,
+        output=CellOutput(
+            probabilities="probability" in kinds, threshold=check_threshold(options["threshold"], classes)
+        ),
+        resolution=positive(options["resolution"], "resolution"),
+        minimum_area=positive(options["minimum_area"], "minimum_area"),
     )
+    sources, unusable = find_sources(options, flags, model.config)
+    if wanted.resolution is not None:
+        sources = resampled_sources(sources, unusable, wanted.resolution)
+    output = options["output"].removesuffix(f"@{gs.gisenv()['MAPSET']}")
+    names = name_maps(kinds, output, classes, [source.name for source in sources])
+    check_outputs(as_outputs(names))
+    if "area" in kinds:
+        wanted = replace(wanted, database=connected_database(area_columns()))
     return Request(
         model=model,
         sources=tuple(sources),
         unusable=tuple(unusable),
-        names=names,
-        threshold=threshold,
-        resolution=resolution,
+        names=tuple(names),
+        wanted=wanted,
+        side=int(options["tile_size"]) if options["tile_size"] else None,
+        batch_size=int(options["batch_size"] or 1),
     )
 
 
@@ -196,119 +229,120 @@ def choose_model(options: Mapping[str, str]) -> ModelFile:
     """
     model = read_model(options["model"])
     if options["tile_size"]:
-        check_multiple("tile_size", int(options["tile_size"]), model.config.size_multiple)
+        check_multiple(
+            "tile_size", int(options["tile_size"]), model.config.size_multiple, "the network's stride of "
+        )
     return model
 
 
+def check_threshold(text: str, classes: Sequence[str]) -> float:
+    """The probability from which a cell is of the only class; 0.5 unless the user says otherwise."""
+    if not text:
+        return 0.5
+    if len(classes) > 1:
+        raise AnnError(
+            f"threshold= is for models of one class, this one has {len(classes)} ({', '.join(classes)}), of "
+            "which the most probable is chosen. Leave it out"
+        )
+    threshold = float(text)
+    if not 0 < threshold < 1:
+        raise AnnError(f"threshold={text} is not between 0 and 1")
+    return threshold
+
+
 def name_maps(
-    kinds: Sequence[str], output: str, classes: Sequence[str], sources: Sequence[Source]
-) -> dict[tuple[str, int, int], str]:
-    """Names of the raster maps: the output's, behind it the scene's where there are several, and for
-    probabilities the class's.
+    kinds: Sequence[str], output: str, classes: Sequence[str], scenes: Sequence[str]
+) -> list[dict[Key, str]]:
+    """Names of the maps of each scene: the output's, behind it the scene's where there are several, and for
+    probabilities the class's. The vector map of areas is called as the raster map of classes.
 
     Raises:
         AnnError: two of them would have one name.
     """
     bases = [output]
-    if len(sources) > 1:
-        bases = distinct([f"{output}_{short_name(source.name)}" for source in sources])
-    names: dict[tuple[str, int, int], str] = {}
-    for number, base in enumerate(bases):
+    if len(scenes) > 1:
+        bases = distinct([f"{output}_{short_name(scene)}" for scene in scenes])
+    names: list[dict[Key, str]] = []
+    for base in bases:
+        of_scene: dict[Key, str] = {}
         if "class" in kinds:
-            names["class", number, 0] = base
+            of_scene["class", 0] = base
         if "probability" in kinds:
             for class_id, name in enumerate(classes, 1):
                 legal = legalize_vector_name(name, fallback_prefix="class_")
-                names["probability", number, class_id] = f"{base}_{legal}"
-    of_maps = {
-        f"{sources[number].name} ({classes[class_id - 1] if class_id else kind})": name
-        for (kind, number, class_id), name in names.items()
-    }
-    check_distinct(of_maps, "Write them one after the other, with other names for output=")
+                of_scene["probability", class_id] = f"{base}_{legal}"
+        if "area" in kinds:
+            of_scene["area", 0] = vector_name(base, "area_")
+        names.append(of_scene)
+    advice = "Write them one after the other, with other names for output="
+    for of_kind in ({"class", "probability"}, {"area"}):
+        of_maps = {
+            f"{scene} ({classes[class_id - 1] if class_id else kind})": name
+            for scene, of_scene in zip(scenes, names, strict=True)
+            for (kind, class_id), name in of_scene.items()
+            if kind in of_kind
+        }
+        check_distinct(of_maps, advice)
     return names
 
 
-def seen_source(source: Source, halo: int) -> tuple[Source, Part]:
-    """The scene with what the network sees around it of the map, and which part of that is wanted.
-
-    The grid of the ground is the map's own: its first cell is (0, 0).
-    """
-    grid = source.grid
-    if not source.bands:
-        return source, Part(row=0, column=0, height=grid.rows, width=grid.columns)
-    whole = source.bands[0].grid
-    row = round((whole.north - grid.north) / whole.row_size)
-    column = round((grid.west - whole.west) / whole.column_size)
-    inside = 0 <= row <= whole.rows - grid.rows and 0 <= column <= whole.columns - grid.columns
-    if not inside:  # a map around the Earth, whose columns have no first one
-        return source, Part(row=0, column=0, height=grid.rows, width=grid.columns)
-    top, left = min(halo, row), min(halo, column)
-    below = min(halo, whole.rows - row - grid.rows)
-    right = min(halo, whole.columns - column - grid.columns)
-    seen = whole.part(row - top, column - left, grid.rows + top + below, grid.columns + left + right)
-    part = Part(row=top, column=left, height=grid.rows, width=grid.columns, origin=(row - top, column - left))
-    return replace(source, grid=seen), part
+def as_outputs(names: Sequence[Mapping[Key, str]]) -> OutputNames:
+    """Names of maps as `check_outputs` wants them."""
+    vectors, rasters = {}, {}
+    for of_scene in names:
+        for (kind, _), name in of_scene.items():
+            part = vectors if kind == "area" else rasters
+            part[kind, len(part)] = name
+    return OutputNames(vectors=vectors, rasters=rasters)
 
 
-def predict(
-    request: Request,
-    number: int,
-    source: Source,
-    workers: Workers,
-    settings: CellSettings,
-    temporary: TemporaryMaps,
-    report: Callable,
-) -> tuple[list[FinishedMap], dict]:
-    """Predict a scene: maps that are complete but for their names, and what the summary says."""
-    start = time.perf_counter()
+def describe(request: Request) -> str:
+    """What is about to be done, in a few words."""
     config = request.config
-    resampled = request.resolution is not None
-    shown, part = (source, None) if resampled else seen_source(source, settings.halo)
-    cells = np.zeros(config.class_count, dtype=np.int64)
-    areas = np.zeros(config.class_count)
-    wanted = {key: name for key, name in request.names.items() if key[1] == number}
-    maps = {key: temporary.raster(key[0]) for key in wanted}
-    with open_source(shown, request.resolution) as (scene, grid), ExitStack() as stack:
-        if part is None:
-            part = Part(row=0, column=0, height=grid.rows, width=grid.columns)
-        own = grid.part(part.row, part.column, part.height, part.width)
-        use_grid(own)
-        writers = {
-            key: stack.enter_context(
-                RasterWriter(name, own, dtype=np.int32 if key[0] == "class" else np.float32)
-            )
-            for key, name in maps.items()
+    return (
+        f"Model {request.model.path}: {config.backbone}, {config.bands} bands, "
+        f"classes {', '.join(config.classes)}. {len(request.sources)} scenes"
+    )
+
+
+def summarise(
+    request: Request,
+    results: Sequence[SceneResult],
+    written: Sequence[FinishedMap],
+    failures: Mapping[str, str],
+    seconds: float,
+) -> dict:
+    """Cells and area of each class, maps, scenes and time, as it is printed as JSON."""
+    good = [result for result in results if result.error is None]
+
+    def by_class(results: Sequence[SceneResult]) -> dict[str, dict]:
+        return {
+            name: {
+                "cells": sum(result.cells[class_id] for result in results),
+                "area": sum(result.areas[class_id] for result in results),
+            }
+            for class_id, name in enumerate(request.config.classes, 1)
         }
-        for rows in predict_cells(scene, part, workers, settings, report):
-            classes = class_of_probabilities(rows.values, request.threshold)
-            for key, writer in writers.items():
-                if key[0] == "class":
-                    writer.write(np.where(rows.valid, classes, CELL_NULL))
-                else:
-                    channel = 0 if rows.values.shape[-1] == 1 else key[2]
-                    writer.write(np.where(rows.valid, rows.values[..., channel], np.nan))
-            for index, line in enumerate(classes):
-                counts = np.bincount(line[rows.valid[index]], minlength=config.class_count)
-                cells += counts
-                areas += counts * cell_area(own, rows.row + index)
-    for (kind, _, class_id), name in maps.items():
-        if kind == "class":
-            title = "Classes of cells"
-            finish_class_raster(name, config.classes, grid=own, source=source.name, title=title)
-        else:
-            title = f"Probability of {config.classes[class_id - 1]}"
-            finish_score_raster(name, grid=own, source=source.name, title=title)
-    finished = [FinishedMap(kind="raster", temporary=name, name=wanted[key]) for key, name in maps.items()]
-    classes_found = {
-        name: {"cells": int(cells[class_id]), "area": float(areas[class_id])}
-        for class_id, name in enumerate(config.classes, 1)
-    }
-    return finished, {
-        "name": source.name,
-        "error": None,
-        "cells": int(cells.sum()),
-        "classes": classes_found,
-        "seconds": round(time.perf_counter() - start, 3),
+
+    return {
+        "model": str(request.model.path),
+        "classes": by_class(good),
+        "vector_maps": {one.name: one.features for one in written if one.kind == "vector"},
+        "raster_maps": [one.name for one in written if one.kind == "raster"],
+        "maps_failed": dict(failures),
+        "scenes": [
+            {"name": result.name, "error": result.error}
+            if result.error is not None
+            else {
+                "name": result.name,
+                "error": None,
+                "cells": sum(result.cells),
+                "classes": by_class([result]),
+                "seconds": round(result.seconds, 3),
+            }
+            for result in results
+        ],
+        "seconds": round(seconds, 3),
     }
 
 
@@ -318,6 +352,8 @@ def report(summary: dict) -> None:
         if scene["error"] is None:
             found = ", ".join(f"{name} {one['cells']} cells" for name, one in scene["classes"].items())
             gs.message(f"{scene['name']}: {found} of {scene['cells']}")
+    if summary["vector_maps"]:
+        gs.message(f"Vector maps: {', '.join(summary['vector_maps'])}")
     if summary["raster_maps"]:
         gs.message(f"Raster maps: {', '.join(summary['raster_maps'])}")
     failed = [scene for scene in summary["scenes"] if scene["error"] is not None]

@@ -43,7 +43,7 @@ def _open_labels(options: Mapping[str, str], classes: Sequence[str]) -> Dataset 
     if not pairs:
         _refuse(options, ("ignore",), "labels of objects")
         return None
-    _refuse(options, ("class_column", "shards", "cluster"), "pairs of images and label rasters")
+    _refuse(options, ("class_column",), "pairs of images and label rasters")
     meanings = dict(_meaning(text) for text in split_names(options["class_values"]))
     values = parse_label_values(meanings, split_names(options["ignore"]), classes)
     return read_pairs(folder, pairs, classes, values, lambda done, total: gs.percent(done, total, 5))
@@ -86,7 +86,7 @@ MODULE = TrainModule(
     describe=_describe,
     open_model=lambda path, options: read_model(path),
     image_size=_image_size,
-    summary=lambda job: summarise(job.dataset, TASK.counted),
+    summary=lambda job: summarise(job.dataset),
     train_batch_norm=lambda flags, staged: True,
     backbone=lambda options: options["architecture"].removeprefix("unet_"),
     open_labels=_open_labels,

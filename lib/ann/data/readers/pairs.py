@@ -9,7 +9,7 @@ for the ending. Label rasters hold class numbers, 0 and 255, a palette or colour
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,31 +18,21 @@ import numpy as np
 import rasterio
 import rasterio.windows
 
-from ann.data.dataset import (
-    Dataset,
-    LabelledImage,
-    check_bands,
-    check_classes,
-    check_labels,
-    name_some,
-)
-from ann.data.example import Example
+from ann.data.dataset import CELL_LABELS, Dataset, check_bands, check_classes, name_some
 from ann.data.folders import files_with_suffix, walk
 from ann.data.ground import join_ground
 from ann.data.outlines.class_raster import UNKNOWN
 from ann.data.outlines.label_values import LabelValues, pack_colours
 from ann.data.pixels.decoded import Decoded
 from ann.data.pixels.rasters import IMAGE_SUFFIXES, ImageHeader, open_image, read_header, read_pixels
-from ann.data.pixels.windows import Window, whole
+from ann.data.pixels.windows import Window
+from ann.data.readers.labelled_cells import check_occurring, find_classes, labelled_cells
 from ann.data.samples.values import check_headers
 from ann.data.text import plain
 from ann.errors import DatasetError
 
 IMAGE_FOLDERS = ("images", "image", "img", "imgs", "sat")
 LABEL_FOLDERS = ("labels", "label", "masks", "mask", "gt", "map", "maps", "annotations")
-STRIP_ROWS = 1024  # of a label raster that are read at once when it is checked
-BLOCK = 32  # cells; where labels lie is kept by blocks of that side, and larger ones of large images
-MOST_BLOCKS = 32  # along a side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,33 +101,6 @@ def _read_colours(source: rasterio.DatasetReader, window: Window) -> Decoded:
     return (values if values.shape[2] >= 3 else np.repeat(values[..., :1], 3, axis=2)), known
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class PairReader:
-    """Reads windows of an image with the class of each cell."""
-
-    image: str
-    labels: LabelRaster
-    name: str
-    height: int
-    width: int
-
-    def __call__(self, window: Window | None = None) -> Example:
-        """The window, or the whole image; cells without data have no known class."""
-        part = window or whole(self.height, self.width)
-        image, valid = read_pixels(self.image, part)
-        classes = self.labels(part)
-        if valid is not None:
-            classes[~valid] = UNKNOWN
-        return Example(
-            image=image,
-            masks=(),
-            class_ids=np.zeros(0, np.int32),
-            name=self.name,
-            valid=valid,
-            class_raster=classes,
-        )
-
-
 def find_pairs(path: str | Path) -> list[Pair]:
     """The pairs below a directory, sorted; none where no folder of images has one of labels beside it.
 
@@ -199,30 +162,27 @@ def read_pairs(
 
     Raises:
         DatasetError: a pair whose rasters differ in size or in georeference; labels stored as JPEG; a value
-            that means no class; a class that nowhere occurs; images that can't be trained on together.
+            that means no class; labels that nothing can be learnt from (`check_occurring`); images that can't
+            be trained on together.
     """
     classes = check_classes(classes)
+    count = len(classes)
+    labels = [LabelRaster(path=str(pair.labels), values=values, class_count=count) for pair in pairs]
     with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as workers:
         headers = list(workers.map(_check_pair, pairs))
         check_bands(headers)
-        images = list(
+        found = list(
             workers.map(
-                lambda pair, header: _labelled_image(pair, header, Path(path), len(classes), values),
-                pairs,
-                headers,
+                lambda one, header: find_classes(one, header.height, header.width, count), labels, headers
             )
         )
-    check_occurring(images, classes, "Labels of a class")
-    return check_headers(join_ground(Dataset(classes=classes, images=tuple(images)), report))
-
-
-def check_occurring(images: Sequence[LabelledImage], classes: Sequence[str], what: str) -> None:
-    """Raise DatasetError for a class without any cell; what: how the data calls a class."""
-    occurring = {
-        name: [image.path for image in images if image.instance_counts[number]]
-        for number, name in enumerate(classes)
-    }
-    check_labels({name: paths for name, paths in occurring.items() if paths}, classes, what)
+    names = [pair.image.relative_to(path).as_posix() for pair in pairs]
+    images = tuple(
+        labelled_cells(header, raster, occurrence, name=name)
+        for header, raster, occurrence, name in zip(headers, labels, found, names, strict=True)
+    )
+    check_occurring(images, found, classes, "Labels of a class")
+    return check_headers(join_ground(Dataset(classes=classes, images=images, labels=CELL_LABELS), report))
 
 
 def _check_pair(pair: Pair) -> ImageHeader:
@@ -253,63 +213,3 @@ def _check_pair(pair: Pair) -> ImageHeader:
                 f"{pair.image} ({image.crs}). Reproject one of them"
             )
     return header
-
-
-def _labelled_image(
-    pair: Pair, header: ImageHeader, root: Path, class_count: int, values: LabelValues
-) -> LabelledImage:
-    labels = LabelRaster(path=str(pair.labels), values=values, class_count=class_count)
-    name = pair.image.relative_to(root).as_posix()
-    boxes, class_ids, cells = find_classes(labels, header.height, header.width, class_count)
-    return LabelledImage(
-        name=name,
-        path=header.path,
-        height=header.height,
-        width=header.width,
-        bands=header.bands,
-        dtype=header.dtype,
-        instance_counts=cells,
-        boxes=boxes,
-        class_ids=class_ids,
-        source=header.path,
-        pixel_size=header.pixel_size,
-        place=header.place,
-        read=PairReader(
-            image=header.path, labels=labels, name=name, height=header.height, width=header.width
-        ),
-    )
-
-
-def find_classes(
-    labels, height: int, width: int, class_count: int
-) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
-    """Where which class occurs in a label raster: blocks as boxes (N, 4) int32 with class ids (N,) int32, and
-    the cells of each class.
-
-    labels: gives the class ids of a window. Windows for training are chosen around the blocks.
-    """
-    block = max(BLOCK, -(-max(height, width) // MOST_BLOCKS))
-    found: list[tuple[int, int, int, int]] = []
-    ids: list[int] = []
-    cells = np.zeros(class_count + 1, dtype=np.int64)
-    strip = -(-STRIP_ROWS // block) * block
-    for window in _strips(height, width, strip):
-        raster = labels(window)
-        counts = np.bincount(raster[raster > 0], minlength=class_count + 1)[: class_count + 1]
-        cells += counts
-        rows, columns = -(-window.height // block), -(-window.width // block)
-        padded = np.zeros((rows * block, columns * block), raster.dtype)
-        padded[: window.height, : window.width] = raster
-        blocks = padded.reshape(rows, block, columns, block)
-        for class_id in np.flatnonzero(counts).tolist():
-            for row, column in np.argwhere((blocks == class_id).any(axis=(1, 3))):
-                y, x = window.row + int(row) * block, int(column) * block
-                found.append((y, x, min(y + block, height), min(x + block, width)))
-                ids.append(class_id)
-    boxes = np.array(found, dtype=np.int32).reshape(-1, 4)
-    return boxes, np.array(ids, dtype=np.int32), tuple(int(count) for count in cells[1:])
-
-
-def _strips(height: int, width: int, rows: int) -> Iterator[Window]:
-    for row in range(0, height, rows):
-        yield Window(row=row, column=0, height=min(rows, height - row), width=width)

@@ -9,23 +9,20 @@ import contextlib
 import json
 import re
 import uuid
-import warnings
 import zlib
 from collections.abc import Container, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 
 import numpy as np
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.io import MemoryFile
 
 from ann.data.band_labels import common_labels
-from ann.data.dataset import Dataset, LabelledImage, WindowReader, count_class_ids, name_some
+from ann.data.dataset import OBJECT_LABELS, Dataset, LabelledImage, WindowReader, name_some
 from ann.data.example import Example
-from ann.data.outlines.masks import CroppedMask
-from ann.data.outlines.rle import runs_from_mask
-from ann.data.pixels.rasters import open_image, warning_filters
+from ann.data.pixels.encoding import encode_image
+from ann.data.pixels.rasters import open_image
 from ann.data.pixels.windows import Window, whole
+from ann.data.readers.shard_labels import KINDS, KnownLabels, LabelStore
 from ann.data.readers.shards import FORMAT, MANIFEST, TILES_KEY, TRAINING, VALIDATION, VERSION, read_manifest
 from ann.data.samples.scaling import Moments
 from ann.data.split import scene_to_cut, split_dataset
@@ -33,9 +30,6 @@ from ann.data.storage import Folder, storage_errors
 from ann.errors import DatasetError
 
 SHARD_BYTES = 128 * 2**20  # of pixels before compression, about: a file that storage likes and memory bears
-BLOCK_SIDE = (
-    256  # pixels; larger tiles are compressed in blocks, so that a window needs only those it touches
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +41,22 @@ class PlannedTile:
     part: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """What the labels of a dataset are: their kind (`Dataset.labels`) and the number of classes."""
+
+    kind: str
+    class_count: int
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Labelled:
+        """Those of a dataset."""
+        return cls(kind=dataset.labels, class_count=len(dataset.classes))
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ShardSummary:
-    """What was written. instances: of each class; moments: of the pixels with data."""
+    """What was written. instances: of what is labelled, by class; moments: of the pixels with data."""
 
     name: str
     bytes: int
@@ -109,7 +116,7 @@ def write_shard(
     folder: Folder,
     number: int,
     tiles: Sequence[tuple[LabelledImage, Window, str]],
-    class_count: int,
+    labelled: Labelled,
     run: str = "",
 ) -> ShardSummary:
     """Write one shard; memory holds one tile.
@@ -124,17 +131,20 @@ def write_shard(
     import pyarrow.parquet as parquet
 
     name = f"shard-{number:05d}-{run}{uuid.uuid4().hex[:8]}.parquet"
-    schema = _schema()
-    index, instances, moments = [], np.zeros(class_count, np.int64), None
+    kind = KINDS[labelled.kind]
+    schema = _schema(kind)
+    index, instances, moments = [], np.zeros(labelled.class_count, np.int64), None
     try:
         with storage_errors(folder.file(name), "written"), folder.open_output(name) as file:
             with parquet.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer:
                 for image, window, part in tiles:
                     example = image.read(window)
-                    row, entry = _describe(image, window, part, example)
+                    known = kind.known(example, labelled.class_count)
+                    row, entry = _describe(image, window, part, example, known)
+                    row[kind.column] = kind.store(example)
                     writer.write_table(arrow.Table.from_pylist([row], schema))
                     index.append(entry)
-                    instances += count_class_ids(example.class_ids, class_count)
+                    instances += known.counts
                     added = _moments(example)
                     moments = added if moments is None else moments + added
                 writer.add_key_value_metadata({TILES_KEY: json.dumps(index, separators=(",", ":"))})
@@ -195,7 +205,8 @@ def finish_writing(folder: Folder, dataset: Dataset, shards: Sequence[ShardSumma
     mean, deviation = moments.scaling()
     manifest = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": 1 if dataset.labels == OBJECT_LABELS else VERSION,
+        "labels": dataset.labels,
         "classes": list(dataset.classes),
         "instances": np.sum([shard.instances for shard in shards], axis=0).tolist(),
         "tiles": sum(shard.tiles for shard in shards),
@@ -234,18 +245,9 @@ def _named_shards(folder: Folder) -> set[str]:
     return set()
 
 
-def _schema():
+def _schema(kind: LabelStore):
     import pyarrow as arrow
 
-    instance = arrow.struct(
-        {
-            "class_id": arrow.int32(),
-            "box": arrow.list_(arrow.int32(), 4),  # y1, x1, y2, x2 of what the tile shows
-            "whole": arrow.bool_(),  # the tile shows all of it
-            "area": arrow.float64(),  # pixels, also of what lies outside of the tile
-            "runs": arrow.list_(arrow.uint32()),
-        }
-    )
     return arrow.schema(
         {
             "name": arrow.string(),
@@ -258,18 +260,17 @@ def _schema():
             "crs": arrow.string(),
             "image": arrow.binary(),
             "valid": arrow.binary(),
-            "instances": arrow.list_(instance),
+            kind.column: kind.type(),
         }
     )
 
 
-def _describe(image: LabelledImage, window: Window, part: str, example: Example) -> tuple[dict, dict]:
-    """A tile's row of the table and its entry in the shard's metadata."""
-    if example.class_raster is not None:
-        raise DatasetError(f"{image.name} has a label raster, which shards don't hold. Train on it as it is")
+def _describe(
+    image: LabelledImage, window: Window, part: str, example: Example, known: KnownLabels
+) -> tuple[dict, dict]:
+    """A tile's row of the table, without its labels, and its entry in the shard's metadata."""
     row, column = _place_in_scene(image, window)
     transform, crs = _georeference(image, row, column)
-    visible = np.ones(len(example.masks)) if example.visible is None else example.visible
     cut = window != whole(image.height, image.width)
     name = (
         f"{image.name}[{window.row}:{window.box[2]},{window.column}:{window.box[3]}]" if cut else image.name
@@ -282,60 +283,15 @@ def _describe(image: LabelledImage, window: Window, part: str, example: Example)
         "height": window.height,
         "width": window.width,
     }
-    entry = common | {
+    entry = {
         "part": part,
         "dtype": str(example.image.dtype),
         "pixel_size": image.pixel_size,
-        "class_ids": example.class_ids.tolist(),
-        "boxes": [mask.box for mask in example.masks],
+        **asdict(known),
     }
     valid = None if example.valid is None else zlib.compress(np.packbits(example.valid).tobytes())
-    instances = [
-        _instance(mask, int(class_id), float(share), window)
-        for mask, class_id, share in zip(example.masks, example.class_ids, visible, strict=True)
-    ]
     values = {"transform": transform, "crs": crs, "image": encode_image(example.image), "valid": valid}
-    return common | values | {"instances": instances}, entry
-
-
-def _instance(mask: CroppedMask, class_id: int, visible: float, window: Window) -> dict:
-    return {
-        "class_id": class_id,
-        "box": mask.box,
-        "whole": visible >= 1,
-        "area": mask.area / visible,
-        "runs": runs_from_mask(mask, window.height, window.width),
-    }
-
-
-def encode_image(pixels: np.ndarray) -> bytes:
-    """Pixels (H, W, C) of any type that GDAL knows as a TIFF file, losslessly compressed."""
-    height, width, bands = pixels.shape
-    options = {"compress": "deflate", "predictor": 3 if pixels.dtype.kind == "f" else 2}
-    if max(height, width) > BLOCK_SIDE:
-        options |= {"tiled": True, "blockxsize": BLOCK_SIDE, "blockysize": BLOCK_SIDE}
-    with MemoryFile() as memory:
-        try:
-            with warning_filters(), warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                target = memory.open(
-                    driver="GTiff",
-                    height=height,
-                    width=width,
-                    count=bands,
-                    dtype=pixels.dtype,
-                    interleave="pixel",
-                    photometric="minisblack",
-                    alpha="no",
-                    **options,
-                )
-            with target:
-                target.write(np.moveaxis(pixels, -1, 0))
-        except (RasterioError, TypeError, KeyError) as error:
-            raise DatasetError(
-                f"Pixels of type {pixels.dtype} can't be stored in shards ({error}). Convert the images."
-            ) from error
-        return bytes(memory.getbuffer())
+    return common | values, common | entry
 
 
 def _place_in_scene(image: LabelledImage, window: Window) -> tuple[int, int]:

@@ -7,8 +7,12 @@ Each shard has one row group per tile:
     transform, crs       of the tile: six numbers (a, b, c, d, e, f) from (column, row) to map units, and WKT
     image                a TIFF file, losslessly compressed: any number of bands, any type of numbers
     valid                compressed bits, row by row: where the tile has data; null: everywhere
+
+and a column for the labels, of one kind in all shards of a set (see `shard_labels`):
+
     instances            class id (negative: a region that training ignores), box, area of the whole instance,
                          run lengths of its mask as in COCO files
+    class_raster         a TIFF file with the class id of each cell, negative where none is known
 
 What must be known of all tiles before any is read (sizes, boxes, classes) stands in the file's metadata, so
 that a shard is opened by reading its end. Pages have checksums.
@@ -28,6 +32,7 @@ import numpy as np
 from rasterio.io import MemoryFile
 
 from ann.data.dataset import (
+    OBJECT_LABELS,
     Dataset,
     LabelledImage,
     check_classes,
@@ -36,17 +41,15 @@ from ann.data.dataset import (
     name_some,
 )
 from ann.data.example import Example
-from ann.data.outlines.shapes import RunMask
 from ann.data.pixels.rasters import read_pixels
 from ann.data.pixels.windows import Window
-from ann.data.readers.labelled_image import ImageReader
+from ann.data.readers.shard_labels import KINDS
 from ann.data.storage import Folder, is_uri
 from ann.errors import DatasetError
 
 MANIFEST = "shards.json"
-FORMAT, VERSION = "maskrcnn training tiles", 1
+FORMAT, VERSION = "maskrcnn training tiles", 2
 TILES_KEY = b"maskrcnn.tiles"  # of a shard's metadata: JSON, a list with an object for each tile
-READ_COLUMNS = ("image", "valid", "instances")
 TRAINING, VALIDATION = "training", "validation"  # parts that a tile can be of
 OPENED_AT_ONCE = 8  # shards whose ends are read at the same time
 PREPARE_AGAIN = "Copy it again from where it was written, or write the shards again"
@@ -81,7 +84,7 @@ def read_shards(location: str | Path, classes: Sequence[str], *, skip_damaged: b
     def open_one(shard: dict) -> list[tuple[str, LabelledImage]] | DatasetError:
         try:
             check_size(folder, shard, sizes)
-            tiles = open_shard(folder, shard["name"], names, classes, manifest["bands"])
+            tiles = open_shard(folder, shard["name"], classes, manifest)
             if skip_damaged:
                 for _, tile in tiles:
                     tile.read(None)
@@ -106,6 +109,7 @@ def read_shards(location: str | Path, classes: Sequence[str], *, skip_damaged: b
     return Dataset(
         classes=classes,
         images=parts[TRAINING],
+        labels=manifest["labels"],
         validation=parts[VALIDATION],
         notes=tuple(notes),
         band_statistics=(tuple(manifest["band_mean"]), tuple(manifest["band_deviation"])),
@@ -138,6 +142,7 @@ def read_manifest(folder: Folder) -> dict:
             )
         for key in ("classes", "instances", "bands", "band_mean", "band_deviation", "notes", "shards"):
             manifest[key]
+        KINDS[manifest.setdefault("labels", OBJECT_LABELS)]
     except (ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{folder.file(MANIFEST)} is damaged ({error}). {PREPARE_AGAIN}.") from error
     return manifest
@@ -155,12 +160,13 @@ def check_size(folder: Folder, shard: dict, sizes: dict[str, int]) -> None:
 
 
 def open_shard(
-    folder: Folder, name: str, names: Sequence[str], classes: Sequence[str], bands: int
+    folder: Folder, name: str, classes: Sequence[str], manifest: dict
 ) -> list[tuple[str, LabelledImage]]:
     """The tiles of a shard as labelled images, each with its part (training or validation).
 
-    names: the classes that the shard's ids count; classes: those that the images' ids shall count.
+    classes: those that the images' ids shall count, whatever order the manifest has them in.
     """
+    names = manifest["classes"]
     new_ids = np.array([0, *(classes.index(one) + 1 if one in classes else 0 for one in names)], np.int32)
     found = []
     for index, tile in enumerate(_metadata(folder, name).tiles):
@@ -168,14 +174,16 @@ def open_shard(
         class_ids = new_ids[np.abs(stored)]
         class_ids = np.where(stored < 0, -np.maximum(class_ids, 1), class_ids)
         boxes = np.array(tile["boxes"], dtype=np.int32).reshape(-1, 4)
+        counts = np.zeros(len(classes) + 1, np.int64)
+        counts[new_ids[1:]] = tile.get("counts") or count_class_ids(stored, len(names))
         image = LabelledImage(
             name=tile["name"],
             path=f"{folder.file(name)}, tile {index} ({tile['name']})",
             height=tile["height"],
             width=tile["width"],
-            bands=bands,
+            bands=manifest["bands"],
             dtype=tile["dtype"],
-            instance_counts=count_class_ids(class_ids, len(classes)),
+            instance_counts=tuple(counts[1:].tolist()),
             boxes=boxes,
             class_ids=class_ids,
             source=tile["scene"],
@@ -184,11 +192,13 @@ def open_shard(
                 folder=folder,
                 shard=name,
                 index=index,
+                labels=manifest["labels"],
                 name=tile["name"],
                 height=tile["height"],
                 width=tile["width"],
                 boxes=boxes,
                 class_ids=class_ids,
+                new_ids=new_ids,
             ),
         )
         found.append((tile["part"], image))
@@ -197,43 +207,41 @@ def open_shard(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TileReader:
-    """Reads one tile, which is a row group of its own, as an `ImageReader` reads an image."""
+    """Reads one tile, which is a row group of its own, as an `ImageReader` reads an image.
+
+    labels: their kind; for the others see `shard_labels.Tile`.
+    """
 
     folder: Folder
     shard: str
     index: int
+    labels: str
     name: str
     height: int
     width: int
     boxes: np.ndarray
     class_ids: np.ndarray
+    new_ids: np.ndarray
 
     def __call__(self, window: Window | None = None) -> Example:
-        """The window, or the whole tile, with the instances in it.
+        """The window, or the whole tile, with its labels.
 
         Raises:
             DatasetError: the shard is missing or damaged.
         """
-        row = self._read()
+        kind = KINDS[self.labels]
+        row = self._read(kind.column)
         with _damage(self.folder, self.shard), MemoryFile(row["image"]) as image:
-            reader = ImageReader(
-                pixels=_TilePixels(image.name, _unpack_valid(row["valid"], self.height, self.width)),
-                name=self.name,
-                height=self.height,
-                width=self.width,
-                shapes=tuple(_shape(instance, self.height, self.width) for instance in row["instances"]),
-                boxes=self.boxes,
-                class_ids=self.class_ids,
-            )
-            return reader(window)
+            pixels = _TilePixels(image.name, _unpack_valid(row["valid"], self.height, self.width))
+            return kind.read(self, row[kind.column], pixels, window)
 
-    def _read(self) -> dict:
+    def _read(self, column: str) -> dict:
         import pyarrow.parquet as parquet
 
         known = _metadata(self.folder, self.shard).parquet
         with _damage(self.folder, self.shard), self.folder.open_input(self.shard) as file:
             shard = parquet.ParquetFile(file, metadata=known, page_checksum_verification=True)
-            table = shard.read_row_group(self.index, columns=list(READ_COLUMNS), use_threads=False)
+            table = shard.read_row_group(self.index, columns=["image", "valid", column], use_threads=False)
             return table.to_pylist()[0]
 
 
@@ -291,11 +299,3 @@ def _unpack_valid(bits: bytes | None, height: int, width: int) -> np.ndarray | N
         return None
     unpacked = np.unpackbits(np.frombuffer(zlib.decompress(bits), np.uint8), count=height * width)
     return unpacked.astype(bool).reshape(height, width)
-
-
-def _shape(instance: dict, height: int, width: int) -> RunMask:
-    """An instance as it is stored. One that the tile cuts is never taken as whole, whatever the window."""
-    box = tuple(instance["box"]) if instance["whole"] else (-1, -1, height + 1, width + 1)
-    return RunMask(
-        box=box, area=instance["area"], runs=np.array(instance["runs"], np.int64), height=height, width=width
-    )
