@@ -13,7 +13,7 @@ from ann.data.example import Example
 from ann.data.pixels.photos import open_photo
 from ann.data.samples.order import evenly
 from ann.errors import AnnError, SceneError
-from ann.grass.attributes import AttributeTable, finish_vector_map, text_type
+from ann.grass.attributes import MapTable, finish_vector_map, text_type
 from ann.grass.database import Database
 from ann.grass.exchange import FinishedMap
 from ann.grass.positions import image_position
@@ -124,7 +124,7 @@ class ImageFiles:
         )
         names = [self.name(index) for index, _, _ in self._told]
         kinds = {"cat": "INTEGER", "image": text_type(names)} | told_columns(self._config.classes)
-        table = AttributeTable(
+        table = MapTable(
             columns=", ".join(f"{name} {kind}" for name, kind in kinds.items()),
             rows=self._rows(),
             database=self._database,
