@@ -26,7 +26,8 @@ demo: grass $(DEMO_READY)
 NETWORK_TESTS = $(addprefix tests/test_,boxes.py detections.py legacy_numbers.py losses.py network.py nms.py \
   proposals.py roi_pooling.py targets.py)
 # files go to the two workers in the order of tests/conftest.py: the slowest first
-PYTEST = python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+PYTEST = python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile --no-loadscope-reorder \
+  --durations=10 --durations-min=1 $(PYTEST_ARGS)
 
 test: grass $(TEST_READY) lint
 	KERAS_BACKEND=jax $(PYTEST) $(NETWORK_TESTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import signal
 import subprocess
@@ -19,20 +20,27 @@ from quick_graphs import skip_graph_optimisation
 SLOW_FILES = [
     f"test_{name}.py"
     for name in (
+        "devices",
         "train_module",
+        "detect_module",
         "legacy_numbers",
         "network",
-        "devices",
-        "manuals",
-        "cluster",
-        "cluster_training",
-        "training",
+        "export",
+        "foreign_numbers",
+        "foreign_module",
+        "efficientnet",
         "overfitting",
+        "manuals",
+        "training",
         "benchmarks",
-        "detect_module",
-        "worker",
         "openvino",
-        "weights",
+        "cluster_training",
+        "unet_module",
+        "detect_keeps",
+        "grass_output",
+        "grass_hard_scenes",
+        "cluster",
+        "unet_training",
     )
 ]
 
@@ -46,6 +54,15 @@ def pytest_collection_modifyitems(items):
 def pytest_configure():
     # shells start background jobs with Ctrl-C ignored, and modules that the tests start would inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.disable()
+
+
+def pytest_collection_finish():
+    # What backend and tests made when they were imported stays: it is never looked through for garbage.
+    # Graphs make many objects as well.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -49,7 +49,7 @@ def test_a_checkpoint_of_other_classes_starts_a_training_with_e_alone(user, chec
             "i.ann.maskrcnn.train",
             *(f"training_dataset={images}", "classes=building,tank", "backbone=resnet50"),
             *(f"model={checkpoint}", f"logs={tmp_path}", "name=fine", "epochs=1", "steps_per_epoch=1"),
-            *("validation_steps=1", "images_min_dim=64", "images_max_dim=64", "precision=float32", *more),
+            *("validation_steps=0", "images_min_dim=64", "images_max_dim=64", "precision=float32", *more),
             check=False,
         )
 

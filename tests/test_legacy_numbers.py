@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import keras
 import pytest
 
 import legacy_stages
@@ -19,7 +20,11 @@ def test_numbers_are_those_of_the_original(stages):
     assert not wrong
 
 
-@pytest.fixture(scope="module", params=["resnet50", "resnet101"])
+# more of the same blocks, which are slow to build and to run one by one on JAX and on PyTorch
+BACKBONES = ["resnet50", *(["resnet101"] if keras.backend.backend() == "tensorflow" else [])]
+
+
+@pytest.fixture(scope="module", params=BACKBONES)
 def network(request):
     return build_network(legacy_stages.reference_config(backbone=request.param, image_shape=(64, 128)))
 
