@@ -14,6 +14,7 @@ import json
 import os
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ann.data.readers.formats import open_dataset
@@ -51,14 +52,14 @@ def gradient_descent(settings):
     return keras.optimizers.SGD(settings.learning_rate, momentum=0.9, global_clipnorm=GRADIENT_NORM)
 
 
-def training_model(network, config):
-    """What a task has; made in the process that trains, which is set up for these tests by the way."""
+def training_model(make, network, config):
+    """What a task's `make` gives; called in the process that trains, which is set up for these tests."""
     from ann.training import loop
 
     skip_graph_optimisation()
     if "ADAMW" not in os.environ:
         loop.make_optimizer = gradient_descent
-    return task().training_model(network, config)
+    return make(network, config)
 
 
 class Printer:
@@ -84,7 +85,8 @@ def make_job(images, logs, name, **changes):
         name=name, logs=Path(logs), epochs=1, steps_per_epoch=10, validation_steps=2, workers=1
     )
     settings = replace(settings, **changes)
-    prepared = replace(task(), training_model=training_model)
+    chosen = task()
+    prepared = replace(chosen, training_model=partial(training_model, chosen.training_model))
     job = Job(task=prepared, dataset=dataset, config=CONFIG, size=ImageSize(64, 64, False), settings=settings)
     if settings.state_path.exists():
         state = read_model(settings.state_path)
