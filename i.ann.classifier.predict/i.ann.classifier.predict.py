@@ -127,6 +127,16 @@
 # % guisection: Prediction
 # %end
 # %option
+# % key: gpu_count
+# % type: integer
+# % label: Number of GPUs to use
+# % description: Images are shared out among them; without any GPU, 1 means the CPU
+# % options: 1-
+# % answer: 1
+# % required: no
+# % guisection: Prediction
+# %end
+# %option
 # % key: nprocs
 # % type: integer
 # % label: Number of threads to use
@@ -158,6 +168,14 @@
 # % description: Columns are class, probability, runner_up and runner_up_probability
 # % required: no
 # % guisection: Output
+# %end
+# %option
+# % key: cluster
+# % type: string
+# % label: Ray cluster to work on: auto, or host:port of its first node
+# % description: Needs the Python package ray; leave empty to work on this machine
+# % required: no
+# % guisection: Prediction
 # %end
 # %option
 # % key: format

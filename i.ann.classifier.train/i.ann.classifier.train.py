@@ -176,7 +176,7 @@
 # % key: logs
 # % label: Directory to write models, scores and the report to
 # % description: It is created if it does not exist
-# % required: yes
+# % required: no
 # % guisection: Model
 # %end
 # %option
@@ -184,7 +184,7 @@
 # % type: string
 # % label: Name of the new model
 # % description: Models are saved as classifier_<name>_<epoch>.h5
-# % required: yes
+# % required: no
 # % guisection: Model
 # %end
 # %option
@@ -324,6 +324,14 @@
 # % guisection: Training
 # %end
 # %option
+# % key: shards
+# % type: string
+# % label: Write the training dataset as Parquet shards to this directory or URI, and end
+# % description: Shards are a training dataset for many machines; s3://, gs:// and hdfs:// work too
+# % required: no
+# % guisection: Cluster
+# %end
+# %option
 # % key: cluster
 # % type: string
 # % label: Ray cluster to work on: auto, or host:port of its first node
@@ -332,6 +340,8 @@
 # % guisection: Cluster
 # %end
 # %rules
+# % required: logs,shards
+# % required: name,shards
 # % exclusive: model,-i
 # % required: training_dataset, band1, group
 # % exclusive: training_dataset, band1, group

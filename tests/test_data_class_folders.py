@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from ann.cluster.prepare import write_dataset
+from ann.data.dataset import IMAGE_LABELS, Dataset
 from ann.data.pixels.photos import open_photo
 from ann.data.readers.class_folders import find_class_files
 from ann.data.readers.image_classes import open_class_files
+from ann.data.readers.shards import read_shards
 from ann.errors import DatasetError
 from class_images import write_class_folders
 from labelled_files import noise, write_raster
@@ -97,3 +100,20 @@ def test_what_can_not_be_used_is_named(folder, tmp_path):
     cut.write_bytes((folder / "water" / "water_0.png").read_bytes()[:300])
     with pytest.raises(DatasetError, match=r"cut\.png is truncated"):
         opened(folder)
+
+
+def test_shards_keep_images_and_their_classes(folder, tmp_path):
+    pytest.importorskip("pyarrow")
+    write_raster(folder / "water" / "placed.tif", noise(60, 80))
+    names, images, _ = opened(folder, longest=40)
+    dataset = Dataset(classes=names, images=images, labels=IMAGE_LABELS)
+    write_dataset(dataset, str(tmp_path / "shards"), side=80, validation_share=0, overwrite=False)
+    back = read_shards(tmp_path / "shards", ("water", "field"))
+    assert back.labels == IMAGE_LABELS
+    by_name = {image.name: image for image in back.images}
+    for image in images:
+        stored, example = by_name[image.name].read(None), image.read(None)
+        assert stored.class_id == 3 - example.class_id
+        np.testing.assert_array_equal(stored.image, example.image)
+        assert by_name[image.name].instance_counts == image.instance_counts[::-1]
+    assert by_name["water/placed.tif"].pixel_size == pytest.approx(1.0)

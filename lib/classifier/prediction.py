@@ -10,6 +10,7 @@ from keras import ops
 
 from ann.inference.compilation import compile_function, compile_model
 from ann.inference.openvino import Part, choose_runtime, part_compiler
+from ann.inference.workers import load_on_devices
 from ann.weights import ModelFile, load_weights
 from ann.weights.layout import layer_groups
 from classifier.network.model import build_network
@@ -23,6 +24,21 @@ def probability_network(network: keras.Model) -> Network:
     logits = compile_model(network)
     finish = compile_function(_probabilities)
     return lambda images: ops.convert_to_numpy(finish(logits(images)))
+
+
+def load_networks(
+    model: ModelFile, *, device_count: int = 1, keras_only: bool = False, threads: int = 0
+) -> tuple[list[Network], str]:
+    """The network on each of several devices, and what runs it; several devices are always Keras' own.
+
+    Raises:
+        DeviceError: there are fewer devices.
+        ModelFileError: the file lacks a part of the network.
+    """
+    if device_count > 1:
+        return load_on_devices(lambda: probability_network(load_network(model)), device_count)
+    network, runtime = fastest_network(model, keras_only=keras_only, threads=threads)
+    return [network], runtime
 
 
 def fastest_network(model: ModelFile, *, keras_only: bool = False, threads: int = 0) -> tuple[Network, str]:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from ann.cluster.connection import Cluster
 from ann.data.dataset import Dataset, WindowReader
+from ann.data.pixels.photos import PhotoPixels
 from ann.data.readers.labelled_image import FilePixels
 from ann.data.readers.shard_writing import (
     Labelled,
@@ -84,7 +85,9 @@ def check_portable(dataset: Dataset) -> None:
         read = image.read
         while isinstance(read, WindowReader):
             read = read.read
-        if not isinstance(read, TileReader) and not isinstance(getattr(read, "pixels", None), FilePixels):
+        if not isinstance(read, TileReader) and not isinstance(
+            getattr(read, "pixels", None), FilePixels | PhotoPixels
+        ):
             raise ClusterError(
                 f"{image.name} can be read on this machine only. Write shards of it first, without cluster=: "
                 "shards=directory"

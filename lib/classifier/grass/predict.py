@@ -12,6 +12,7 @@ from pathlib import Path
 
 import grass.script as gs
 
+from ann.cluster.tiles import Network, cluster_workers
 from ann.errors import AnnError, SceneError
 from ann.grass.areas import find_vector
 from ann.grass.clear_up import clear_up
@@ -27,9 +28,11 @@ from ann.grass.progress import Percent
 from ann.grass.region import metres_per_map_unit
 from ann.grass.sources import Source, find_sources, values_warning
 from ann.grass.temporary import TemporaryMaps
-from ann.inference.tile_rows import Here, Workers
+from ann.inference.tile_rows import Workers
 from ann.inference.values import unlike_training
+from ann.inference.workers import workers_of
 from ann.weights import ModelFile
+from classifier.cluster import ClassWork
 from classifier.config import ClassifierConfig
 from classifier.grass.images import ImageFiles
 from classifier.grass.told_columns import told_columns
@@ -75,7 +78,7 @@ def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     written: list[str] = []
     with interruptions_told(lambda: written):
         with TemporaryMaps() as temporary:
-            with workers_here(request, options, keras_only=flags["k"]) as workers:
+            with workers_of_run(request, options, keras_only=flags["k"]) as workers:
                 tally = tell(request, workers, temporary)
             if not tally.counts and len(request.work):
                 reasons = "; ".join(f"{name}: {why}" for name, why in list(tally.failed.items())[:5])
@@ -131,15 +134,24 @@ def count(tally: Tally, work: Work, config: ClassifierConfig, told: Told) -> Non
 
 
 @contextmanager
-def workers_here(request: Request, options: Mapping[str, str], *, keras_only: bool) -> Iterator[Workers]:
-    """The network on this machine; imports Keras."""
+def workers_of_run(request: Request, options: Mapping[str, str], *, keras_only: bool) -> Iterator[Workers]:
+    """The network on the nodes of a cluster, or on the devices of this machine; imports Keras."""
+    if options["cluster"]:
+        work = ClassWork(batch_size=request.batch_size, keras_only=keras_only)
+        network = Network(model=request.model, work=work)
+        with cluster_workers(options["cluster"], network, gs.message) as workers:
+            yield workers.for_scene(None)
+        return
     threads = int(options["nprocs"] or 0)
     use_threads(threads)
-    from classifier.prediction import fastest_network
+    from classifier.prediction import load_networks
 
-    network, runtime = fastest_network(request.model, keras_only=keras_only, threads=threads)
+    networks, runtime = load_networks(
+        request.model, device_count=int(options["gpu_count"] or 1), keras_only=keras_only, threads=threads
+    )
     gs.message(f"The network runs on {runtime}")
-    yield Here(class_worker(network, request.batch_size))
+    with workers_of([class_worker(network, request.batch_size) for network in networks]) as workers:
+        yield workers
 
 
 def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Request:

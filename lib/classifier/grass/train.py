@@ -13,8 +13,10 @@ from ann.data.duplicates import join_duplicates
 from ann.data.readers.class_folders import find_class_files
 from ann.data.readers.class_lists import is_class_list, read_class_list
 from ann.data.readers.image_classes import open_class_files
+from ann.data.readers.shards import is_shards, read_manifest, read_shards
 from ann.data.samples.augmentation import ZOOM_LIMIT
 from ann.data.samples.values import check_types
+from ann.data.storage import Folder
 from ann.errors import AnnError
 from ann.grass import training
 from ann.grass.class_labels import open_feature_classes
@@ -41,10 +43,14 @@ def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
 
 
 def _open_labels(options: Mapping[str, str], classes: Sequence[str]) -> Dataset:
-    """Images with a class each: files, or the chips of features."""
+    """Images with a class each: files, shards, or the chips of features."""
     side = int(options["image_size"])
     longest = math.ceil(side * ZOOM_LIMIT)
-    if options["labels"]:
+    if options["training_dataset"] and is_shards(options["training_dataset"]):
+        location = options["training_dataset"]
+        names = classes or read_manifest(Folder.of(location))["classes"]
+        dataset = read_shards(location, names)
+    elif options["labels"]:
         dataset = open_feature_classes(options, classes, side, longest)
     else:
         dataset = _open_files(options, classes, longest)

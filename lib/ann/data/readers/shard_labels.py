@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from rasterio.io import MemoryFile
 
-from ann.data.dataset import CELL_LABELS, OBJECT_LABELS, count_class_ids
+from ann.data.dataset import CELL_LABELS, IMAGE_LABELS, OBJECT_LABELS, count_class_ids
 from ann.data.example import Example
 from ann.data.outlines.masks import CroppedMask
 from ann.data.outlines.rle import runs_from_mask
@@ -20,6 +20,7 @@ from ann.data.outlines.shapes import RunMask
 from ann.data.pixels.encoding import encode_image
 from ann.data.pixels.rasters import read_pixels
 from ann.data.pixels.windows import Window
+from ann.data.readers.image_classes import ClassReader
 from ann.data.readers.labelled_cells import CellReader, find_classes
 from ann.data.readers.labelled_image import ImageReader, PixelSource
 
@@ -168,6 +169,29 @@ def _read_cells(tile: Tile, stored: bytes, pixels: PixelSource, window: Window |
         return reader(window)
 
 
+def _class_type():
+    import pyarrow as arrow
+
+    return arrow.int32()
+
+
+def _known_class(example: Example, class_count: int) -> KnownLabels:
+    counts = [int(number == example.class_id) for number in range(1, class_count + 1)]
+    box = (0, 0, *example.image.shape[:2])
+    return KnownLabels(class_ids=[example.class_id], boxes=[box], counts=counts)
+
+
+def _read_class(tile: Tile, stored: int, pixels: PixelSource, window: Window | None) -> Example:
+    reader = ClassReader(
+        pixels=pixels,
+        name=tile.name,
+        height=tile.height,
+        width=tile.width,
+        class_id=int(tile.new_ids[stored]),
+    )
+    return reader(window)
+
+
 KINDS = {
     OBJECT_LABELS: LabelStore(
         column="instances",
@@ -178,5 +202,12 @@ KINDS = {
     ),
     CELL_LABELS: LabelStore(
         column="class_raster", type=_cell_type, store=_store_cells, known=_known_cells, read=_read_cells
+    ),
+    IMAGE_LABELS: LabelStore(
+        column="class_id",
+        type=_class_type,
+        store=lambda example: example.class_id,
+        known=_known_class,
+        read=_read_class,
     ),
 }

@@ -270,7 +270,7 @@ def _describe(
 ) -> tuple[dict, dict]:
     """A tile's row of the table, without its labels, and its entry in the shard's metadata."""
     row, column = _place_in_scene(image, window)
-    transform, crs = _georeference(image, row, column)
+    transform, crs = _georeference(image, window, row, column)
     cut = window != whole(image.height, image.width)
     name = (
         f"{image.name}[{window.row}:{window.box[2]},{window.column}:{window.box[3]}]" if cut else image.name
@@ -302,7 +302,9 @@ def _place_in_scene(image: LabelledImage, window: Window) -> tuple[int, int]:
     return row, column
 
 
-def _georeference(image: LabelledImage, row: int, column: int) -> tuple[list[float] | None, str | None]:
+def _georeference(
+    image: LabelledImage, window: Window, row: int, column: int
+) -> tuple[list[float] | None, str | None]:
     """The tile's transform and coordinate system, None for an image without."""
     if image.extent is not None:
         west, south, east, north = image.extent
@@ -310,6 +312,9 @@ def _georeference(image: LabelledImage, row: int, column: int) -> tuple[list[flo
         return [cell_width, 0, west + column * cell_width, 0, -cell_height, north - row * cell_height], None
     if image.pixel_size is None:
         return None, None
+    if image.place is not None:
+        place = image.place.moved(window)
+        return list(place.transform)[:6], place.frame or None
     try:
         with open_image(image.path) as source:
             if source.transform.is_identity:
