@@ -50,7 +50,7 @@ def main():
     grass("r.in.gdal", f"input={OUTPUT / 'scene.tif'}", "output=scene")
     grass("g.region", "raster=scene.red")
 
-    print("3. Training a small network, which starts from ImageNet weights, for two minutes")
+    print("3. Training a small network, which starts from ImageNet weights")
     grass(
         "i.ann.maskrcnn.train",
         f"training_dataset={OUTPUT / 'training'}",
@@ -63,9 +63,8 @@ def main():
         "images_min_dim=128",
         "images_per_gpu=4",
         "rois_per_image=32",
-        "epochs=4",
-        "steps_per_epoch=100",
-        "minutes=2",
+        "epochs=5",
+        "steps_per_epoch=50",
         "validation_steps=6",
     )
 
@@ -74,8 +73,6 @@ def main():
         "i.ann.maskrcnn.detect",
         *(f"band{number}=scene.{colour}" for number, colour in enumerate(("red", "green", "blue"), 1)),
         f"model={OUTPUT / 'logs' / 'mask_rcnn_demo_best.h5'}",
-        "tile_size=256",
-        "overlap=64",
     )
 
     print("5. Comparing with the truth")

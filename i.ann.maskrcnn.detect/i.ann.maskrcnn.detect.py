@@ -125,7 +125,7 @@
 # % key: tile_size
 # % type: integer
 # % label: Side of the tiles that scenes are cut into, in pixels
-# % description: A multiple of 64; by default the size the model was trained with
+# % description: A multiple of 64; by default what suits the model and the scene
 # % options: 64-
 # % required: no
 # % guisection: Detection

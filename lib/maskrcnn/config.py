@@ -11,6 +11,7 @@ from ann.backbones.names import BACKBONES, ResNetDetails
 from ann.config import ModelConfig
 
 LONGEST_SIDE = 8192  # pixels that images are resized to at most
+TILE_STEP = 256  # pixels, in which tiles follow the size of a scene
 SIZE_MULTIPLE = 64  # the coarsest pyramid level has a stride of 64 pixels
 PYRAMID_CHANNELS, MAX_PYRAMID_CHANNELS = 256, 1024  # the first as in the legacy files
 # most of a small network's time goes into pyramid and heads, whose cost grows with the square of the channels
@@ -165,6 +166,7 @@ class MaskRCNNConfig(ModelConfig):
     detection_nms_threshold: float = 0.3
     background_competes: bool = True  # legacy: what is most likely background is no object, at any score
     max_detections: int = 400  # per tile
+    tile_shape: tuple[int, int] | None = None  # (height, width) of tiles in detection; None: image_shape
 
     anchors_per_image: int = 256  # sampled for the proposal losses
     rois_per_image: int = 64  # sampled for the head losses
@@ -188,6 +190,10 @@ class MaskRCNNConfig(ModelConfig):
                 f"Expected 1 to {MAX_PYRAMID_CHANNELS} channels of the pyramid, "
                 f"received {self.pyramid_channels}"
             )
+        if self.tile_shape and any(side <= 0 or side % SIZE_MULTIPLE for side in self.tile_shape):
+            raise ValueError(
+                f"Expected tiles with sides that are multiples of {SIZE_MULTIPLE}, received {self.tile_shape}"
+            )
         if isinstance(self.variant, dict):
             object.__setattr__(self, "variant", Variant(**self.variant))
         if not isinstance(self.variant, Variant):
@@ -196,6 +202,18 @@ class MaskRCNNConfig(ModelConfig):
     @property
     def size_multiple(self) -> int:
         return SIZE_MULTIPLE
+
+    def tile_for(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of the tiles that suit a scene of that size, pixels: no larger than need be.
+
+        Scenes of similar sizes have the same, since a network is compiled for each.
+        """
+        if self.tile_shape is None:
+            return self.image_shape
+        needed = -(-max(height, width) // TILE_STEP) * TILE_STEP
+        return tuple(
+            max(seen, min(side, needed)) for seen, side in zip(self.image_shape, self.tile_shape, strict=True)
+        )
 
     @property
     def roi_candidates(self) -> int:

@@ -100,5 +100,5 @@ KIND = ModelKind(
     recognise=recognise,
     undescribed=recognised_config,
     backbone_of=recognise_backbone,
-    lengths={"anchor_scales": 5, "box_deviation": 4},
+    lengths={"anchor_scales": 5, "box_deviation": 4, "tile_shape": 2},
 )

@@ -28,6 +28,7 @@ from maskrcnn.network.anchors import anchor_count
 
 ANCHOR_BASES = (8, 16, 32)  # sides of the smallest anchors to choose from, pixels; 32 is the legacy one
 ANCHOR_LEVELS = 5
+TILE_SIDES = (1024, 768, 512)  # pixels
 PHOTOGRAPH = 57.6  # deviation of the bytes of a band of a photograph, the mean of ImageNet's three
 SMALL_OBJECT_SHARE = 0.1  # that share of the objects may be smaller than the smallest anchors ...
 LARGE_OBJECT_SHARE = 0.05  # ... and that share larger than the largest
@@ -61,6 +62,7 @@ def describe_model(
         "max_instances": suggest_max_instances(images, image_shape, min_dim=size.enlarged_to, zoom=size.zoom),
         "proposals_training": training_proposals(image_shape),
         "mini_mask_shape": mini_mask_shape,
+        "tile_shape": tile_shape(dataset.images, image_shape, size.enlarged_to),
         **TRAINED_DETECTION,
     }
     if initial is None:
@@ -97,6 +99,27 @@ def training_proposals(image_shape: tuple[int, int]) -> int:
     """Proposals the heads' regions are sampled from: 2000 from 512 x 512 pixels up, fewer on less ground."""
     height, width = image_shape
     return int(np.clip(height * width // 128, 200, MaskRCNNConfig.proposals_training))
+
+
+def tile_shape(
+    images: Sequence[LabelledImage], image_shape: tuple[int, int], min_dim: int
+) -> tuple[int, int] | None:
+    """Tiles to detect in, larger than what the network is trained on where that is small; None: no larger.
+
+    Most objects lie at a border of small tiles, which costs accuracy, and small tiles share more ground (see
+    docs/benchmarks.md). No larger than that half of the detections a tile can have would do for the densest
+    ground in the images; of an image smaller than the tile, its density counts.
+    """
+    for side in TILE_SIDES:
+        if side > max(image_shape) and all(
+            most_instances([image], (side, side), min_dim=min_dim, zoom=1.0)
+            * side**2
+            / (min(side, image.height) * min(side, image.width))
+            <= MaskRCNNConfig.max_detections / 2
+            for image in images
+        ):
+            return side, side
+    return None
 
 
 def anchor_scales(

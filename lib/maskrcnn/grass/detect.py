@@ -24,10 +24,12 @@ from ann.grass.modules import module_errors
 from ann.grass.options import check_outlines, positive, use_threads
 from ann.grass.outputs import OutputNames, check_outputs, name_outputs
 from ann.grass.progress import ProgressDisplay
+from ann.grass.region import Grid
 from ann.grass.scenes import split
 from ann.grass.sources import (
     Source,
     find_sources,
+    grid_to_work_in,
     resampled_sources,
     warn_of_differences,
 )
@@ -70,6 +72,7 @@ def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     """
     if options["export"]:
         model, config = choose_model(options)
+        config = replace(config, image_shape=config.tile_shape or config.image_shape)
         for note in model.notes:
             gs.message(note)
         lowest = float(options["confidence"] or CONFIDENCE)
@@ -166,21 +169,19 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
         AnnError: the first thing that is wrong with them.
     """
     model, config = choose_model(options)
-    if flags["t"] and config.image_shape[0] != config.image_shape[1]:
-        height, width = config.image_shape
-        raise AnnError(
-            f"The flag -t turns tiles, so they must be square, and those of the model are {height} x {width} "
-            f"pixels. Give a size: tile_size={max(config.image_shape)}"
-        )
-    overlap = int(options["overlap"] or min(config.image_shape) // 8)
-    if overlap >= min(config.image_shape):
-        raise AnnError(
-            f"Expected an overlap below the tile size of {min(config.image_shape)} pixels, received {overlap}"
-        )
     resolution = positive(options["resolution"], "resolution")
     sources, unusable = find_sources(options, flags, config)
     if resolution is not None:
         sources = resampled_sources(sources, unusable, resolution)
+    tiles = choose_tiles(config, [grid_to_work_in(source, resolution) for source in sources])
+    if flags["t"] and tiles[0] != tiles[1]:
+        raise AnnError(
+            f"The flag -t turns tiles, so they must be square, and those of the model are {tiles[0]} x "
+            f"{tiles[1]} pixels. Give a size: tile_size={max(tiles)}"
+        )
+    overlap = int(options["overlap"] or min(tiles) // 8)
+    if overlap >= min(tiles):
+        raise AnnError(f"Expected an overlap below the tile size of {min(tiles)} pixels, received {overlap}")
     generalize, regularize = check_outlines(options)
     kinds = split(options["output_type"]) or ["area"]
     names = name_outputs(kinds, options["output"], config.classes, [source.name for source in sources])
@@ -193,6 +194,7 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
         unusable=tuple(SceneResult(name=one.name, error=one.error) for one in unusable),
         settings=DetectionSettings.for_model(
             config,
+            tile_shape=tiles,
             overlap=overlap,
             batch_size=int(options["batch_size"] or 1),
             confidence=float(options["confidence"] or CONFIDENCE),
@@ -223,7 +225,16 @@ def choose_model(options: Mapping[str, str]) -> tuple[ModelFile, MaskRCNNConfig]
         settings["classes"] = classes
     model = open_model(options["model"], settings)
     config = name_classes(model, classes)
-    return model, replace(config, image_shape=tile_shape(options["tile_size"], config))
+    if options["tile_size"]:
+        side = int(options["tile_size"])
+        check_multiple("tile_size", side, SIZE_MULTIPLE)
+        config = replace(config, image_shape=(side, side), tile_shape=None)
+    return model, config
+
+
+def choose_tiles(config: MaskRCNNConfig, grids: Sequence[Grid]) -> tuple[int, int]:
+    """(height, width) of the tiles for scenes of these grids, pixels."""
+    return config.tile_for(max(grid.rows for grid in grids), max(grid.columns for grid in grids))
 
 
 def name_classes(model: ModelFile, classes: Sequence[str]) -> MaskRCNNConfig:
@@ -258,15 +269,6 @@ def check_label_next(text: str, names: OutputNames) -> str | None:
     if name.lower() in {one.lower() for one in names.vectors.values()}:
         raise AnnError(f"label_next={name} is the name of another new map. Give it another one")
     return name or None
-
-
-def tile_shape(text: str, config: MaskRCNNConfig) -> tuple[int, int]:
-    """The tile size asked for, or the model's own."""
-    if not text:
-        return config.image_shape
-    side = int(text)
-    check_multiple("tile_size", side, SIZE_MULTIPLE)
-    return side, side
 
 
 def describe(request: Request) -> str:

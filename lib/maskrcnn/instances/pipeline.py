@@ -88,7 +88,7 @@ class DetectionSettings:
 
     @classmethod
     def for_model(cls, config: MaskRCNNConfig, **changes) -> DetectionSettings:
-        """The settings that suit a model: its tile size and scaling; `changes` override fields."""
+        """The settings that suit a model, with tiles as in training; `changes` override fields."""
         values = {
             "band_mean": config.band_mean,
             "band_scale": config.band_scale,

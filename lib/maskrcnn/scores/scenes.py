@@ -28,7 +28,14 @@ def detect_image(
     Raises:
         SceneError, DatasetError: the image can't be read.
     """
-    settings = DetectionSettings.for_model(config, confidence=CONFIDENCE, batch_size=batch_size)
+    tile_shape = config.tile_for(image.height, image.width)
+    settings = DetectionSettings.for_model(
+        config,
+        tile_shape=tile_shape,
+        overlap=min(tile_shape) // 8,
+        confidence=CONFIDENCE,
+        batch_size=batch_size,
+    )
     ids = np.zeros((image.height, image.width), np.int32)
     instances: list[FinishedInstance] = []
     for block in detect_scene(
