@@ -39,7 +39,7 @@ from maskrcnn.task import TASK
 
 TABLE, PICTURE = RESULTS / "recipe.csv", RESULTS / "recipe.png"
 SCORES = ("box_AP", "box_AP50", "mask_AP", "mask_AP50", "mask_AP75", "mask_AR")
-COLUMNS = ("data", "recipe", "seed", "minutes", "trained", "steps", *SCORES, "options")
+COLUMNS = ("data", "recipe", "seed", "minutes", "trained", "steps", "tile", *SCORES, "options")
 SCORED = (0.5, 1.0)  # shares of the minutes after which the model is scored
 DEFAULTS = {
     "backbone": "efficientnet_lite0",
@@ -174,14 +174,19 @@ def plot() -> None:
     figure = Figure(figsize=(8 * len(sets), 5.5), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
         mine = [row for row in rows if row["data"] == name]
-        for recipe in dict.fromkeys(row["recipe"] for row in mine):
+        for recipe, tile in dict.fromkeys((row["recipe"], row["tile"]) for row in mine):
             points = {}
             for row in mine:
-                if row["recipe"] == recipe:
-                    point = points.setdefault(round(float(row["trained"])), [])
+                if (row["recipe"], row["tile"]) == (recipe, tile):
+                    point = points.setdefault(round(float(row["trained"]), 1), [])
                     point.append(float(row["mask_AP50"] or 0))
             minutes = sorted(points)
-            axes.plot(minutes, [np.mean(points[at]) for at in minutes], marker="o", label=recipe)
+            axes.plot(
+                minutes,
+                [np.mean(points[at]) for at in minutes],
+                marker="o",
+                label=f"{recipe}; tiles of {tile}",
+            )
         axes.set_title(name)
         axes.set_xlabel("minutes of one core")
         axes.set_ylabel("mask AP50 on the test scenes")
@@ -220,6 +225,7 @@ def main():
         "recipe": arguments.recipe,
         "seed": values["seed"],
         "minutes": arguments.minutes,
+        "tile": (job.config.tile_shape or job.config.image_shape)[0],
         "options": " ".join(f"{name}={value}" for name, value in changed.items() if name != "seed"),
     }
     add_rows([shared | row for row in rows])
