@@ -16,7 +16,7 @@ export PATH := $(VENV)/bin:$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export JAX_COMPILATION_CACHE_DIR ?= $(CACHE)/jax
 
-.PHONY: demo test bench bench-detection bench-imported bench-training bench-scaling study-frameworks \
+.PHONY: demo test bench bench-detection bench-imported bench-training bench-scaling bench-overhead study-frameworks \
   study-scaling study-architectures grass lint
 
 demo: grass $(DEMO_READY)
@@ -35,9 +35,9 @@ test: grass $(TEST_READY) lint
 	$(PYTEST)
 
 # bench-scaling takes longer than all of them: it is asked for by name
-bench: bench-detection bench-imported bench-training
+bench: bench-detection bench-imported bench-training bench-overhead
 
-bench-detection bench-imported bench-training bench-scaling: bench-%: $(TEST_READY)
+bench-detection bench-imported bench-training bench-scaling bench-overhead: bench-%: $(TEST_READY)
 	python benchmarks/$*.py $(BENCH_ARGS)
 
 study-frameworks study-scaling: study-%: $(TEST_READY)

@@ -73,7 +73,7 @@ def draw_scenes(folder: Path, size: int, count: int = 4) -> None:
         write_training_directory(folder, f"scene_{number}", scene)
 
 
-def draw_pairs(folder: Path, size: int, count: int) -> None:
+def draw_pairs(folder: Path, size: int, count: int = 4) -> None:
     """Write such scenes as pairs of an image and a label raster: 255 where there is an object."""
     from drawing import ORIGIN, SPACING, draw_scene, write_geotiff
 

@@ -19,11 +19,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from measuring import Clock, Reporter, describe_network, draw_pairs, draw_scenes, object_count
+from measuring import Clock, Reporter, describe_network, draw_scenes, object_count
 
 DETECTIONS = 30  # in each tile: as many objects as a scene may show there
 HELD_OUT = 0.25  # of the images, which the trained network is scored on
-DRAWN_CLASS = ("object",)  # in label rasters of drawn scenes
 NO_END = 10**6  # steps of an epoch that the time will end
 
 
@@ -110,8 +109,7 @@ def open_images(run: Run):
     from ann.data.split import hold_out
     from drawing import CLASSES
 
-    folder = run.dataset or Path(run.folder, "scenes")
-    classes = run.classes or (DRAWN_CLASS if run.network == "unet" else CLASSES)
+    folder, classes = run.dataset or Path(run.folder, "scenes"), run.classes or CLASSES
     pairs = find_pairs(folder)
     dataset = (
         read_pairs(folder, pairs, classes, LabelValues(ids={})) if pairs else open_dataset(folder, classes)
@@ -127,8 +125,7 @@ def prepare(run: Run) -> dict:
 
     folder, task = Path(run.folder), task_of(run)
     if not run.dataset:
-        draw = draw_pairs if run.network == "unet" else draw_scenes
-        draw(folder / "scenes", run.size, run.scenes)
+        draw_scenes(folder / "scenes", run.size, run.scenes)
     dataset, _ = open_images(run)
     if run.network == "unet":
         from unet.preparation import describe_model

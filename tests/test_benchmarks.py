@@ -11,6 +11,7 @@ from pathlib import Path
 
 import experiments
 import numpy as np
+import overhead
 import pytest
 import sampler
 import scaling
@@ -113,6 +114,28 @@ def test_devices_share_the_images_of_a_step(tmp_path):
     assert len(jobs[0].dataset.images) == 3  # the fourth is held out
     with pytest.raises(AnnError, match="4 images per step can't be shared equally among 3 devices"):
         scaling_run.make_job(run, 3)
+
+
+def test_the_plain_unet_has_the_weights_of_the_modules_one():
+    assert overhead.plain_network().count_params() == 10_663_873
+
+
+@pytest.mark.slow
+def test_the_modules_unet_is_timed_beside_plain_keras(tmp_path):
+    table = tmp_path / "overhead.csv"
+    small = ("--side", "32", "--batch", "1", "--steps", "1", "--tile", "144", "--calls", "1")
+    command = [sys.executable, str(BENCHMARKS / "overhead.py"), *small, "--csv", str(table)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = read(table)
+    assert [(row["work"], row["program"]) for row in rows][:4] == [
+        ("train", "plain"),
+        ("train", "module"),
+        ("predict", "plain"),
+        ("predict", "module"),
+    ]
+    assert all(float(row["median_s"]) > 0 for row in rows)
+    assert "module / plain" in done.stdout
 
 
 def test_the_first_failure_ends_a_series_and_rows_are_kept(tmp_path, monkeypatch, capsys):
