@@ -30,7 +30,8 @@ import numpy as np
 from keras import ops
 
 from ann.data.samples.scaling import scale_pixels
-from ann.inference.openvino import default_precision, gpu_in_use, openvino_version
+from ann.devices.available import gpu_in_use
+from ann.inference.openvino import default_precision, openvino_version
 from ann.inference.scene import ArrayScene
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.instances.pipeline import DetectionSettings, detect_scene

@@ -6,14 +6,17 @@ program runs in a process of its own, and each of its parts is left out with a n
 is over. Prints a Markdown table and saves it as CSV, after each part.
 
   ceiling    the card's matrix rate in bfloat16: a product of large random matrices
-  parity     outputs before the heads on the card against those on the CPU, float32: the norm of the
-             difference over that of the CPU's, as the backend is set and with TF32 turned off
-  train      a training step as the module makes it: batch from main memory, targets, losses, clipping, AdamW,
-             all layers trained but batch normalisation, masks as large as the images
+  parity     outputs before the heads on the card against those on the CPU: the norm of the difference over
+             that of the CPU's, in float32 with and without TF32
+  train      a training step as the module makes it: batch from main memory (ahead of the step), targets,
+             losses, clipping, AdamW, all layers trained but batch normalisation, masks as large as the images
   detect     detection in tiles from main memory to boxes, scores and masks in main memory
+  scene      the same with all around it: tiles of a scene in memory, masks drawn and merged beside the
+             network
 
-torchvision's network trains with its own heads and losses, fixed batch normalisation, AdamW and clipping too,
-under autocast; its detection leaves out that masks are put into the image, as ours does here.
+Times are of some steps in a row, for which is waited at their end only. torchvision's network trains with its
+own heads and losses, fixed batch normalisation, AdamW and clipping too, under autocast; its detection leaves
+out that masks are put into the image, as ours does here.
 `share` is the share of the measured matrix rate, by the operations that PyTorch counts in the products and
 convolutions of a step; JAX has those of the same network. Peak memory is the card's.
 """
@@ -29,13 +32,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 from measuring import RESULTS, markdown, write_csv
 from torchvision_network import build_torchvision
 
-PROGRAMS = ("torch", "torchvision", "jax")
+PROGRAMS = ("jax", "torch", "torchvision")
 COLUMNS = (
     "program",
     "part",
@@ -55,6 +59,8 @@ CLASSES = ("building", "tank")
 OBJECTS = 20  # in each image
 DETECTIONS = 100  # that survive in a tile, at most
 TORCH = ("torch", "torchvision")
+SHARES = {"jax": 0.5, "torch": 0.65}  # of the time that is left; the last program gets all of it
+WARM_UP = 4  # calls before the timed ones: PyTorch records its work in the third
 
 
 def draw_batch(config, batch: int, seed: int) -> dict[str, np.ndarray]:
@@ -64,7 +70,7 @@ def draw_batch(config, batch: int, seed: int) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
     side, places = config.image_shape[0], config.max_instances
     boxes = np.zeros((batch, places, 4), np.float32)
-    masks = np.zeros((batch, places, side, side), np.uint8)
+    masks = np.zeros((batch, places, side, side // 8), np.uint8)
     class_ids = np.zeros((batch, places), np.int32)
     low = random.integers(0, side * 3 // 4, (batch, OBJECTS, 2))
     high = low + random.integers(max(side // 32, 2), side // 4, (batch, OBJECTS, 2))
@@ -73,7 +79,9 @@ def draw_batch(config, batch: int, seed: int) -> dict[str, np.ndarray]:
     for image in range(batch):
         for place in range(OBJECTS):
             (y1, x1), (y2, x2) = low[image, place], high[image, place]
-            masks[image, place, y1:y2, x1:x2] = 1
+            row = np.zeros(side, np.uint8)
+            row[x1:x2] = 1
+            masks[image, place, y1:y2] = np.packbits(row)
     return {
         "images": random.normal(size=(batch, side, side, config.bands)).astype(np.float32),
         "class_ids": class_ids,
@@ -84,16 +92,24 @@ def draw_batch(config, batch: int, seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def time_calls(call: Callable[[int], object], repeats: int, wait: Callable[[], None]) -> dict:
-    """Seconds of `call(number)`: of the first, and the median of `repeats` after two."""
+def time_calls(call: Callable[[int], object], repeats: int, wait: Callable[[object], None]) -> dict:
+    """Seconds of `call(number)`: of the first, and of one of `repeats` in a row, the median of three rows.
+
+    wait: for what a call gave.
+    """
+    start = time.perf_counter()
+    wait(call(0))
+    first = time.perf_counter() - start
+    for number in range(1, WARM_UP):
+        wait(call(number))
     seconds = []
-    for number in range(repeats + 2):
-        wait()
+    for _ in range(3):
         start = time.perf_counter()
-        call(number)
-        wait()
-        seconds.append(time.perf_counter() - start)
-    return {"median_s": statistics.median(seconds[2:]), "first_s": round(seconds[0], 2)}
+        for number in range(repeats):
+            result = call(number)
+        wait(result)
+        seconds.append((time.perf_counter() - start) / repeats)
+    return {"median_s": statistics.median(seconds), "first_s": round(first, 2)}
 
 
 class Card:
@@ -113,9 +129,13 @@ class Card:
             self.gpu = self.device.platform == "gpu"
             self.name = self.device.device_kind if self.gpu else "CPU"
 
-    def wait(self) -> None:
-        """Until all that was started is done. JAX's results are waited for where they are read."""
-        if self.torch and self.gpu:
+    def wait(self, result) -> None:
+        """Until all that was started is done, `result` with it."""
+        if not self.torch:
+            import jax
+
+            jax.block_until_ready(result)
+        elif self.gpu:
             import torch
 
             torch.cuda.synchronize()
@@ -171,23 +191,15 @@ def measure_ceiling(arguments, card: Card) -> dict:
     return timed | {"TFLOP_per_s": round(2 * side**3 / timed["median_s"] / 1e12, 3)}
 
 
-def measure_parity(arguments, card: Card, exact: bool) -> dict:
-    """The largest relative difference of an output between card and CPU."""
+def measure_parity(arguments, card: Card) -> dict:
+    """The largest relative difference of an output between card and CPU, in the precision that is set."""
     import keras
 
     from maskrcnn.network.model import build_network
 
     def outputs(network):
-        return [keras.ops.convert_to_numpy(output) for output in network.features(images)]
+        return [keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(network(images))]
 
-    if exact and card.torch:
-        import torch
-
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    elif exact:
-        import jax
-
-        jax.config.update("jax_default_matmul_precision", "highest")
     config = describe(arguments)
     side = min(arguments.size, 512)
     images = np.random.default_rng(3).normal(size=(1, side, side, config.bands)).astype(np.float32)
@@ -198,10 +210,6 @@ def measure_parity(arguments, card: Card, exact: bool) -> dict:
         reference = build_network(config)
         reference.set_weights(weights)
         expected = outputs(reference)
-    if exact and card.torch:
-        torch.backends.cudnn.allow_tf32 = True  # its default
-    elif exact:
-        jax.config.update("jax_default_matmul_precision", None)
     errors = [
         float(np.linalg.norm(one - other) / np.linalg.norm(other))
         for one, other in zip(found, expected, strict=True)
@@ -211,8 +219,10 @@ def measure_parity(arguments, card: Card, exact: bool) -> dict:
 
 def measure_training(arguments, card: Card, batch: int) -> dict:
     """Steps of this library's network."""
-    import keras
-
+    from ann.data.samples.prefetch import Prefetcher
+    from ann.devices.upload import uploader
+    from ann.training.loop import make_optimizer
+    from ann.training.settings import TrainingSettings
     from maskrcnn.network.model import build_network
     from maskrcnn.network.stages import set_trainable
     from maskrcnn.network.training import TrainingNetwork
@@ -220,19 +230,26 @@ def measure_training(arguments, card: Card, batch: int) -> dict:
     config = describe(arguments)
     model = TrainingNetwork(build_network(config))
     set_trainable(model.network, "all", False)
-    optimizer = keras.optimizers.AdamW(1e-5, weight_decay=1e-4, global_clipnorm=5.0)
+    optimizer = make_optimizer(TrainingSettings(name="", logs=Path()))
     model.compile(optimizer=optimizer, jit_compile=not card.torch)
     optimizer.build(model.trainable_variables)
-    batches = [draw_batch(config, batch, seed) for seed in range(2)]
-
-    def step(number):
-        losses = model.train_on_batch(batches[number % 2], return_dict=True)
-        return {name: float(value) for name, value in losses.items()}
-
-    timed = time_calls(step, arguments.steps, card.wait)
-    if card.torch:
-        timed["operations"] = count_operations(lambda: step(0))
+    drawn, upload = [draw_batch(config, batch, seed) for seed in range(2)], uploader()
+    with Prefetcher(lambda number: upload(drawn[number % 2]), workers=2) as batches:
+        timed = time_calls(lambda number: model.take_step(next(batches)), arguments.steps, card.wait)
+        if card.torch:
+            steps, fed = model._steps, next(batches)
+            if card.gpu:
+                timed["note"] = "one graph" if steps._train.recorded else "kernel by kernel"
+            fed = {name: torch_tensor(values, card) for name, values in fed.items()}
+            timed["operations"] = count_operations(lambda: steps._train_on(fed))
     return timed
+
+
+def torch_tensor(values, card: Card):
+    """An array or tensor as a tensor of the card."""
+    import torch
+
+    return torch.as_tensor(values, device="cuda" if card.gpu else "cpu")
 
 
 def measure_detection(arguments, card: Card, batch: int) -> dict:
@@ -244,7 +261,35 @@ def measure_detection(arguments, card: Card, batch: int) -> dict:
     detector = Detector(build_network(config))
     shape = (batch, *config.image_shape, config.bands)
     images = [np.random.default_rng(seed).normal(size=shape).astype(np.float32) for seed in range(2)]
-    return time_calls(lambda number: detector(images[number % 2], confidence=0.0), arguments.steps, card.wait)
+    return time_calls(lambda number: detector(images[number % 2], confidence=0.0), arguments.steps, no_wait)
+
+
+def no_wait(result) -> None:
+    """For results that are in main memory."""
+
+
+def measure_scene(arguments, card: Card, batch: int) -> dict:
+    """Tiles of a scene, from its pixels to finished rows."""
+    from ann.inference.scene import ArrayScene
+    from maskrcnn.detector import detection_workers
+    from maskrcnn.instances.pipeline import DetectionSettings, find_by_workers
+    from maskrcnn.network.inference import Detector
+    from maskrcnn.network.model import build_network
+
+    config = describe(arguments)
+    settings = DetectionSettings.for_model(config, batch_size=batch, confidence=0.99)
+    detector = Detector(build_network(config))
+    columns = max(4, batch)
+    pixels = np.random.default_rng(1).normal(size=(arguments.size, columns * arguments.size, config.bands))
+    pixels = pixels.astype(np.float32)
+    scene = ArrayScene(np.tile(pixels, (arguments.steps, 1, 1)))
+    with detection_workers([detector], settings) as workers:
+        for _ in find_by_workers(ArrayScene(np.tile(pixels, (WARM_UP, 1, 1))), workers, settings):
+            pass
+        start, told = time.perf_counter(), []
+        for _ in find_by_workers(scene, workers, settings, told.append):
+            pass
+    return {"median_s": (time.perf_counter() - start) / told[-1].tiles_total * batch}
 
 
 def torchvision_network(arguments, card: Card):
@@ -275,7 +320,7 @@ def measure_torchvision_training(arguments, card: Card, batch: int) -> dict:
             images.append(torch.from_numpy(drawn["images"][index]).to(device).permute(2, 0, 1))
             boxes = torch.from_numpy(drawn["boxes"][index][kept][:, [1, 0, 3, 2]])
             labels = torch.from_numpy(drawn["class_ids"][index][kept].astype(np.int64))
-            masks = torch.from_numpy(drawn["masks"][index][kept])
+            masks = torch.from_numpy(np.unpackbits(drawn["masks"][index][kept], axis=-1))
             target = {"boxes": boxes, "labels": labels, "masks": masks}
             targets.append({name: value.to(device) for name, value in target.items()})
         with torch.autocast(device.type, torch.bfloat16, enabled=arguments.precision == "bfloat16"):
@@ -284,7 +329,7 @@ def measure_torchvision_training(arguments, card: Card, batch: int) -> dict:
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
-        return float(loss.detach())
+        return loss.detach()
 
     timed = time_calls(step, arguments.steps, card.wait)
     timed["operations"] = count_operations(lambda: step(0))
@@ -309,35 +354,37 @@ def measure_torchvision_detection(arguments, card: Card, batch: int) -> dict:
             found = model(tiles)
         return [{name: value.float().cpu() for name, value in tile.items()} for tile in found]
 
-    return time_calls(detect, arguments.steps, card.wait)
+    return time_calls(detect, arguments.steps, no_wait)
 
 
 def parts(program: str, arguments) -> Iterator[tuple[dict, Callable]]:
     """What a program measures, the most important first: what it is called, and its function."""
     if program == "torch":
         yield {"part": "ceiling", "precision": "bfloat16"}, measure_ceiling
+    train, detect = measure_training, measure_detection
     if program == "torchvision":
         train, detect = measure_torchvision_training, measure_torchvision_detection
-    else:
-        train, detect = measure_training, measure_detection
-    order = sorted(arguments.batches)
-    for batch in order:
-        yield (
-            {"part": "train", "precision": "bfloat16", "batch": batch},
-            lambda arguments, card, batch=batch: train(arguments, card, batch),
-        )
-        if batch in (min(order), max(order)):
-            for precision in ("bfloat16", "float32"):
-                yield (
-                    {"part": "detect", "precision": precision, "batch": batch},
-                    lambda arguments, card, batch=batch: detect(arguments, card, batch),
-                )
+
+    def part(name, measure, batch, precision="bfloat16"):
+        called = {"part": name, "precision": precision, "batch": batch}
+        return called, lambda arguments, card: measure(arguments, card, batch)
+
+    *others, largest = sorted(arguments.batches)
+    smallest, *others = others or [largest]
+    usual = [*others, smallest, largest]
+    for batch in dict.fromkeys(usual[:2]):
+        yield part("train", train, batch)
+    for batch in dict.fromkeys((largest, smallest)):
+        yield part("detect", detect, batch)
+    if program == "torch":
+        yield part("scene", measure_scene, usual[0])
+    for batch in dict.fromkeys(usual[2:]):
+        yield part("train", train, batch)
+    for batch in dict.fromkeys((largest, smallest)):
+        yield part("detect", detect, batch, "float32")
     if program != "torchvision":
-        for exact in (False, True):
-            yield (
-                {"part": "parity", "precision": "float32", "note": "TF32 off" if exact else "as it is set"},
-                lambda arguments, card, exact=exact: measure_parity(arguments, card, exact),
-            )
+        for precision, note in (("tf32", "TF32"), ("float32", "exact")):
+            yield {"part": "parity", "precision": precision, "note": note}, measure_parity
 
 
 def run_parts(program: str, arguments) -> None:
@@ -345,6 +392,8 @@ def run_parts(program: str, arguments) -> None:
     end = time.monotonic() + arguments.seconds
     if program != "torchvision":
         import keras
+
+        from ann.devices.precision import use_precision
     card = Card(program)
     for called, measure in parts(program, arguments):
         row = {"program": program, "card": card.name} | called
@@ -353,13 +402,13 @@ def run_parts(program: str, arguments) -> None:
             row["note"] = "left out: the time is over"
         else:
             try:
-                if program != "torchvision":
-                    policy = "mixed_bfloat16" if arguments.precision == "bfloat16" else "float32"
-                    keras.config.set_dtype_policy(policy)
-                    keras.utils.set_random_seed(1)
-                card.start_peak()
-                row |= measure(arguments, card)
-                row |= card.peak()
+                with ExitStack() as stack:
+                    if program != "torchvision":
+                        stack.enter_context(use_precision(arguments.precision))
+                        keras.utils.set_random_seed(1)
+                    card.start_peak()
+                    row |= measure(arguments, card)
+                    row |= card.peak()
             except Exception as error:
                 traceback.print_exc()
                 row["note"] = f"failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
@@ -419,7 +468,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--programs", nargs="+", default=PROGRAMS, choices=PROGRAMS)
-    parser.add_argument("--minutes", type=float, default=4, help="of the whole; shared out among programs")
+    parser.add_argument("--minutes", type=float, default=6.5, help="of the whole; shared out among programs")
     parser.add_argument("--size", type=int, default=1024, help="side of the images, pixels")
     parser.add_argument("--backbone", default="resnet50", help="of ours; torchvision's is resnet50")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 8])
@@ -437,10 +486,9 @@ def main(arguments: argparse.Namespace) -> None:
         return
     end = time.monotonic() + 60 * arguments.minutes
     rows = []
-    for index, program in enumerate(arguments.programs):
-        left = end - time.monotonic()
-        for row in run_program(program, arguments, left / (len(arguments.programs) - index)):
-            rows.append(row)
+    for program in arguments.programs:
+        share = 1.0 if program == arguments.programs[-1] else SHARES.get(program, 0.5)
+        rows += run_program(program, arguments, share * (end - time.monotonic()))
         write_csv(arguments.csv, complete(rows), COLUMNS)
         print(f"{program} measured", file=sys.stderr, flush=True)
     lines = [[row.get(name, "") for name in COLUMNS] for row in complete(rows)]

@@ -110,8 +110,8 @@ def train_and_score(job: Job) -> list[dict]:
     import keras
 
     from ann.backbones import imagenet
+    from ann.devices.precision import choose_precision, use_precision
     from ann.training.loop import run_epochs
-    from ann.training.precision import choose_precision, use_precision
     from ann.training.schedule import TimeBudget
     from ann.weights import load_weights
     from maskrcnn.model_file import read_model

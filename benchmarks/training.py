@@ -208,7 +208,7 @@ def table(rows: list[dict]) -> str:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    from ann.training.precision import has_bfloat16
+    from ann.devices.precision import has_bfloat16
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -230,7 +230,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    from ann.training.precision import has_bfloat16, use_precision
+    from ann.devices.precision import has_bfloat16, use_precision
 
     if arguments.measure:
         (arguments.backbone,), (precision,) = arguments.backbones, arguments.precisions

@@ -151,9 +151,18 @@
 # % key: batch_size
 # % type: integer
 # % label: Tiles that go through the network at once
-# % description: More tiles can be faster on a GPU, but need more memory
+# % description: By default 1, on a GPU 4; more tiles need more memory
 # % options: 1-
-# % answer: 1
+# % required: no
+# % guisection: Detection
+# %end
+# %option
+# % key: precision
+# % type: string
+# % label: Precision of the calculations of Keras
+# % description: auto takes float32 on a CPU and 16 bits on a GPU; tf32 is a faster float32 of a GPU
+# % options: auto,float32,tf32,bfloat16,float16
+# % answer: auto
 # % required: no
 # % guisection: Detection
 # %end

@@ -267,11 +267,20 @@
 # % guisection: Training
 # %end
 # %option
+# % key: nprocs
+# % type: integer
+# % label: Threads that read and prepare images
+# % description: By default one less than there are cores, from 2 to 16
+# % options: 1-
+# % required: no
+# % guisection: Training
+# %end
+# %option
 # % key: precision
 # % type: string
 # % label: Precision of the calculations
 # % description: auto takes bfloat16 where the hardware is made for it, which is faster and needs less memory
-# % options: auto,float32,bfloat16
+# % options: auto,float32,tf32,bfloat16
 # % answer: auto
 # % required: no
 # % guisection: Training

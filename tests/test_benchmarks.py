@@ -64,6 +64,23 @@ def test_an_experiment_prints_a_table_and_saves_csv_and_plot(tmp_path):
     assert (tmp_path / "images.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("program", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
+def test_the_measurements_for_a_gpu_are_rehearsed_without_one(tmp_path, program):
+    pytest.importorskip(program)
+    sizes = ("--size", "64", "--batches", "1", "2", "--steps", "1", "--matrix", "64")
+    arguments = (*sizes, "--backbone", "resnet18", "--minutes", "9")
+    command = [sys.executable, str(BENCHMARKS / "gpu.py"), *arguments, "--programs", program]
+    done = subprocess.run(
+        [*command, "--csv", str(tmp_path / "gpu.csv")], capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = read(tmp_path / "gpu.csv")
+    assert not any("failed" in row["note"] or "left out" in row["note"] for row in rows), done.stdout
+    found = {(row["part"], row["batch"]) for row in rows if row["median_s"] or row["error"]}
+    assert found >= {("train", "1"), ("train", "2"), ("detect", "1"), ("detect", "2"), ("parity", "")}
+    assert all(float(row["images_per_s"]) > 0 for row in rows if row["batch"])
+
+
 @pytest.mark.slow
 def test_an_epoch_is_timed_on_devices_and_nodes(tmp_path):
     pytest.importorskip("ray")

@@ -12,7 +12,8 @@ import pytest
 from keras import ops
 
 from ann.cluster.tile_worker import TileWorker
-from ann.inference.openvino import gpu_in_use, openvino_version
+from ann.devices.available import gpu_in_use
+from ann.inference.openvino import openvino_version
 from ann.inference.tile_rows import TileBatch
 from ann.inference.tiles import Tile
 from ann.weights import save_model

@@ -254,6 +254,20 @@ def test_the_mask_is_the_part_of_the_instance_that_the_region_shows():
 
 
 @pytest.mark.slow
+def test_masks_may_come_in_bits():
+    random = np.random.default_rng(2)
+    masks = random.integers(0, 2, (1, 4, 64, 96)).astype(np.uint8)
+    boxes = np.float32([random_boxes(random, 4, 60)])
+    rois = (boxes / [63, 95, 63, 95]).astype(np.float32)
+    arguments = (rois, [[1, 2, 1, 2]], boxes)
+    plain, bits = (
+        sample_rois(*arguments, one, image_shape=(64, 96), count=8)
+        for one in (masks, np.packbits(masks, axis=-1))
+    )
+    assert plain.class_ids.any() and 0.1 < plain.masks[plain.class_ids > 0].mean() < 0.9
+    np.testing.assert_array_equal(plain.masks, bits.masks)
+
+
 def test_pixels_of_many_large_masks_are_found():
     # the last pixels are number 3.1 * 10 ** 9 of their image: int32 ends at 2.1 * 10 ** 9
     side, count = 1536, 1300

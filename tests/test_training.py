@@ -16,12 +16,12 @@ from ann.data.dataset import Dataset, LabelledImage
 from ann.data.readers.formats import open_dataset
 from ann.data.split import split_dataset
 from ann.devices.available import check_device_count, list_devices
+from ann.devices.precision import cpu_has_bfloat16, use_precision
 from ann.errors import AnnError, DatasetError, DeviceError
 from ann.training import log, loop, memory, preparation, schedule, state
 from ann.training.image_size import ImageSize, network_input_shape
 from ann.training.job import Job
 from ann.training.loop import run_epochs
-from ann.training.precision import cpu_has_bfloat16, use_precision
 from ann.training.schedule import TimeBudget, choose_stage, learning_rate_share, plan_stages
 from ann.training.settings import TrainingSettings
 from ann.weights import load_weights

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shutil
 
 from ann.errors import DeviceError
 from ann.packages import configured_backend
@@ -18,6 +19,7 @@ def list_devices() -> tuple[str, ...]:
     """Names of this machine's GPUs as the backend sees them; without any, of its CPU devices (mostly one)."""
     backend = configured_backend()
     split_cpu(backend)
+    set_up(backend)
     if backend == "tensorflow":
         import tensorflow
 
@@ -33,6 +35,24 @@ def list_devices() -> tuple[str, ...]:
         return tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
     count = cpu_devices()
     return tuple(f"CPU:{number}" for number in range(count)) if count > 1 else ("CPU",)
+
+
+def gpu_in_use() -> bool:
+    """Does Keras' backend run on a GPU (or another accelerator)?"""
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow
+
+        return bool(tensorflow.config.list_physical_devices("GPU"))
+    if backend == "jax":
+        import jax
+
+        return jax.default_backend() != "cpu"
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def check_device_count(count: int) -> tuple[str, ...]:
@@ -73,6 +93,47 @@ def cpu_devices() -> int:
     if not text.isdecimal() or not int(text):
         raise DeviceError(f"{CPU_DEVICES}={text} is not a number of devices. Use a number above 0")
     return int(text)
+
+
+@functools.cache
+def set_up(backend: str) -> None:
+    """What the backend must know before it computes.
+
+    TensorFlow takes memory of a GPU as it needs it instead of all; JAX keeps what it has compiled in the
+    user's cache directory, unless the environment (JAX_COMPILATION_CACHE_DIR) names another.
+    """
+    if backend == "tensorflow":
+        import tensorflow
+
+        for gpu in tensorflow.config.list_physical_devices("GPU"):
+            with contextlib.suppress(RuntimeError):  # it is in use already
+                tensorflow.config.experimental.set_memory_growth(gpu, True)
+    elif backend == "jax":
+        import jax
+
+        if jax.config.jax_compilation_cache_dir is None:
+            caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+            jax.config.update("jax_compilation_cache_dir", os.path.join(caches, "i.ann.maskrcnn", "jax"))
+
+
+def missing_gpu() -> str:
+    """Why the backend computes on the CPU of a machine with an NVIDIA driver; empty elsewhere."""
+    if gpu_in_use() or shutil.which("nvidia-smi") is None:
+        return ""
+    import keras
+
+    backend, reason = keras.backend.backend(), "it finds no GPU, or was not built for GPUs"
+    if backend == "torch":
+        import torch
+
+        try:
+            torch.cuda.init()
+        except (RuntimeError, AssertionError) as error:  # it says if the driver is too old
+            reason = str(error).split("\n")[0]
+    return (
+        f"This machine has an NVIDIA driver, but {backend} computes on the CPU: {reason}. nvidia-smi shows "
+        "GPU and driver; README.md tells what to install"
+    )
 
 
 @functools.cache

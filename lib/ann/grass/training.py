@@ -189,6 +189,7 @@ def check_job(module: TrainModule, options: Options, flags: Flags) -> Job:
         augment=not flags["a"],
         balance=flags["c"],
         seed=int(options["seed"]),
+        **({"workers": int(options["nprocs"])} if options.get("nprocs") else {}),
     )
     size = module.image_size(options, flags)
     test_share(options)  # before the images are looked at

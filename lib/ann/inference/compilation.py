@@ -1,8 +1,9 @@
 """Compiled inference on the configured backend.
 
-TensorFlow runs graphs without XLA, which is the faster of both on CPUs; JAX compiles and is given the weights
-as arguments, for as constants they would be folded and copied; PyTorch runs as it is, without gradients.
-Each callable is compiled once for each set of input shapes.
+TensorFlow runs graphs, on CPUs without XLA, which is the faster of both there; JAX compiles and is given the
+weights as arguments, for as constants they would be folded and copied; PyTorch records a graph on GPUs, whose
+results the next call overwrites, and runs as it is elsewhere. Each callable is compiled once for each set of
+input shapes.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import keras
-from keras import ops
+
+from ann.devices.available import gpu_in_use
+from ann.layers import run_layers
 
 
 def compile_function(function: Callable) -> Callable:
@@ -19,7 +22,7 @@ def compile_function(function: Callable) -> Callable:
     if backend == "tensorflow":
         import tensorflow as tf
 
-        return tf.function(function, autograph=False, jit_compile=False)
+        return tf.function(function, autograph=False, jit_compile=gpu_in_use())
     if backend == "jax":
         import jax
 
@@ -27,18 +30,16 @@ def compile_function(function: Callable) -> Callable:
     if backend == "torch":
         import torch
 
-        def without_gradient(*arguments):
-            with torch.no_grad():
-                return function(*keras.tree.map_structure(ops.convert_to_tensor, arguments))
+        from ann.pytorch.graphs import Recorded
 
-        return without_gradient
+        return Recorded(torch.no_grad()(function))
     raise ValueError(f"Expected the Keras backend tensorflow, jax or torch, received {backend!r}")
 
 
 def compile_model(model: keras.Model) -> Callable:
     """Compile `model(inputs, training=False)`; later changes of its weights are seen."""
     if keras.backend.backend() != "jax":
-        return compile_function(lambda inputs: model(inputs, training=False))
+        return compile_function(lambda inputs: run_layers(model, inputs))
     import jax
 
     @jax.jit

@@ -12,6 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from ann.devices.available import gpu_in_use
+
 
 def openvino_version() -> str | None:
     """Version of the OpenVINO that is installed, None without one."""
@@ -20,22 +22,6 @@ def openvino_version() -> str | None:
     except ImportError:
         return None
     return openvino.__version__.split("-")[0]
-
-
-def gpu_in_use() -> bool:
-    """Does Keras' backend run on a GPU (or another accelerator)?"""
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow
-
-        return bool(tensorflow.config.list_physical_devices("GPU"))
-    if backend == "jax":
-        import jax
-
-        return jax.default_backend() != "cpu"
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def choose_runtime(*, keras_only: bool = False, precision: str | None = None) -> tuple[bool, str]:

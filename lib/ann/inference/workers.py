@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,15 +11,25 @@ from dataclasses import dataclass
 
 from ann.inference.tile_rows import Here, TileBatch, Workers
 
+FINISHING_THREADS = 2  # for each function
+
 
 @contextmanager
-def workers_of(functions: Sequence[Callable[[TileBatch], Sequence]]) -> Iterator[Workers]:
-    """Functions of a batch at work: one in this thread, several in threads of their own."""
-    if len(functions) == 1:
-        yield Here(functions[0])
+def workers_of(
+    functions: Sequence[Callable[[TileBatch], Sequence]], finish: Callable | None = None
+) -> Iterator[Workers]:
+    """Functions of a batch at work: one on a CPU in this thread, else in threads of their own.
+
+    finish: batch, what the function made of it -> the results; None where these are what it makes.
+    """
+    from ann.devices.available import gpu_in_use
+
+    if len(functions) > 1 or gpu_in_use():
+        with ThreadWorkers(functions, finish) as workers:
+            yield workers
         return
-    with ThreadWorkers(functions) as workers:
-        yield workers
+    (function,) = functions
+    yield Here(function if finish is None else lambda batch: finish(batch, function(batch)))
 
 
 def load_on_devices(load: Callable[[], Callable], count: int) -> tuple[list[Callable], str]:
@@ -58,31 +69,37 @@ class OnDevice:
 class ThreadWorkers:
     """Workers with a function each; a batch goes to the one that is free first. Close them at the end.
 
-    Two batches for each finder may be under way, so that none waits while rows are merged.
+    Batches for each function are under way beyond the one that it works on, so that none waits while rows are
+    merged. A function is always called by the same thread: some libraries keep what they prepared by thread.
+    finish: see `workers_of`, beside the functions.
     """
 
     reads_scene = False
 
-    def __init__(self, functions: Sequence[Callable[[TileBatch], Sequence]]):
-        self.in_flight = 2 * len(functions)
-        self._free: queue.SimpleQueue[Callable] = queue.SimpleQueue()
+    def __init__(self, functions: Sequence[Callable[[TileBatch], Sequence]], finish: Callable | None = None):
+        self.in_flight = (1 + FINISHING_THREADS) * len(functions)
+        self._finish = finish
+        waiting: queue.SimpleQueue[Callable] = queue.SimpleQueue()
         for function in functions:
-            self._free.put(function)
-        self._pool = ThreadPoolExecutor(len(functions), thread_name_prefix="tiles")
+            waiting.put(function)
+        self._of_thread = threading.local()
+
+        def take_one():
+            self._of_thread.function = waiting.get()
+
+        self._working = ThreadPoolExecutor(len(functions), "tiles", initializer=take_one)
+        self._finishing = ThreadPoolExecutor(FINISHING_THREADS * len(functions), "finishing")
 
     def submit(self, batch: TileBatch) -> Future:
-        return self._pool.submit(self._work, batch)
-
-    def _work(self, batch: TileBatch) -> Sequence:
-        function = self._free.get()
-        try:
-            return function(batch)
-        finally:
-            self._free.put(function)
+        made = self._working.submit(lambda: self._of_thread.function(batch))
+        if self._finish is None:
+            return made
+        return self._finishing.submit(lambda: self._finish(batch, made.result()))
 
     def close(self) -> None:
         """End the threads; batches that were not begun are given up."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for pool in (self._working, self._finishing):
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> ThreadWorkers:
         return self

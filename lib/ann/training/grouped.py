@@ -10,6 +10,7 @@ import torch
 import torch.distributed as group
 
 from ann.devices.place import MEETING_FILE, Place
+from ann.pytorch.steps import Steps
 from ann.training.shares import Replica, moving_statistics
 
 BUCKET = 8 * 2**20  # numbers of gradients that are sent at once; 32 MiB
@@ -35,25 +36,17 @@ class Grouped(Replica):
         group.all_reduce(flat)
         return list(flat)
 
-    def train_on_batch(self, batch, return_dict=True):
-        shares = self.loss_values(self(batch, training=True))
-        self.zero_grad()
-        self.optimizer.scale_loss(self.total(shares)).backward()
-        weights = self.trainable_weights[:]
-        gradients = [weight.value.grad for weight in weights]
-        add_up_in_place([gradient for gradient in gradients if gradient is not None])
-        with torch.no_grad():
-            self.optimizer.apply(gradients, weights)
+    def add_up_gradients(self, gradients):
+        add_up_in_place(gradients)
+
+    def make_steps(self):
+        return Steps(self, record=False)
+
+    def take_step(self, batch):
+        losses = super().take_step(batch)
         if self.network.train_batch_norm:
             self._share_statistics()
-        return self._whole_losses(shares)
-
-    def test_on_batch(self, batch, return_dict=True):
-        with torch.no_grad():
-            return self._whole_losses(self.loss_values(self(batch, training=False)))
-
-    def _whole_losses(self, shares):
-        return self.with_total(dict(zip(shares, self.add_up(list(shares.values())), strict=True)))
+        return losses
 
     def _share_statistics(self):
         """Make moving statistics, to which each process has added those of its rows, the mean over them."""

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import keras
@@ -14,6 +14,8 @@ import keras
 from ann.collecting import collecting_paused
 from ann.config import ModelConfig
 from ann.data.samples.prefetch import Prefetcher
+from ann.devices.available import gpu_in_use
+from ann.devices.upload import uploader
 from ann.errors import AnnError
 from ann.evaluation.report import duration
 from ann.task import Feed, Task
@@ -29,6 +31,7 @@ WEIGHT_DECAY = 1e-4
 GRADIENT_NORM = 5.0  # gradients are scaled down to this global norm
 MESSAGE_SECONDS = 60  # between two messages within an epoch
 ONE_DEVICE = Devices()
+UNREAD_STEPS = 10  # after which the losses are read
 ESTIMATE_STEPS = 5  # of the first epoch, after which the time of the run is estimated
 
 
@@ -136,7 +139,7 @@ def train_epochs(
     before: the stage of the epoch before the first one, None where there was none; taken: batches until then.
     """
     settings = run.settings
-    with Prefetcher(run.feed.training_batch, start=taken, workers=settings.workers) as batches:
+    with Prefetcher(uploaded(run.feed.training_batch), start=taken, workers=settings.workers) as batches:
         for epoch in range(first_epoch, settings.epochs + 1):
             stage = choose_stage(stages, epoch, run.time_used(), before)
             goes_on = before is not None and stage.layers == before.layers
@@ -153,7 +156,8 @@ def begin_stage(run: Run, stage: Stage, *, resumed: bool) -> None:
     run.task.set_trainable(run.model.network, stage.layers, run.settings.train_batch_norm)
     optimizer = make_optimizer(run.settings)
     # XLA trains slower than TensorFlow's own graphs on a CPU; JAX is always compiled, torch never
-    run.model.compile(optimizer=optimizer, jit_compile=keras.backend.backend() == "jax")
+    compiled = {"jax": True, "tensorflow": gpu_in_use()}.get(keras.backend.backend(), False)
+    run.model.compile(optimizer=optimizer, jit_compile=compiled)
     optimizer.build(run.model.trainable_variables)
     if resumed:
         state.restore_optimizer(run.settings.state_path, run.task.kind, optimizer)
@@ -169,21 +173,16 @@ def train_epoch(
     """
     settings, reporter = run.settings, run.reporter
     steps, total = settings.steps_per_epoch, settings.steps_per_epoch * settings.epochs
-    sums = defaultdict(float)
+    sums = LossSums(run.model.with_total)
     started = told = time.monotonic()
     timed_from = (0, started)  # number of steps that were done, and when
     time_used = run.time_used()
     for step in range(1, steps + 1):
-        run.model.optimizer.learning_rate = learning_rate(settings, stage, epoch, step, time_used)
+        run.model.set_learning_rate(learning_rate(settings, stage, epoch, step, time_used))
         with collecting_paused() if compiling and step == 1 else contextlib.nullcontext():
-            losses = losses_of_batch(run.model, run.model.train_on_batch, next(batches))
-        for name, value in losses.items():
-            sums[name] += value
-        if not math.isfinite(sums["loss"]):
-            raise AnnError(
-                f"The loss is no longer a number in epoch {epoch}. Start from a model, or lower the learning "
-                f"rate. The last good model is that of epoch {epoch - 1}"
-            )
+            losses = run.model.take_step(next(batches))
+        sums.add(losses, wait=step in (1, ESTIMATE_STEPS, steps))
+        check_finite(sums.total, epoch)
         done = (epoch - 1) * steps + step
         reporter.percent(max(done, int(min(time_used, 1.0) * total)), total)
         now = time.monotonic()
@@ -192,7 +191,7 @@ def train_epoch(
         elif now - told > MESSAGE_SECONDS or (compiling and step == ESTIMATE_STEPS):
             told = now
             text = (
-                f"Epoch {epoch}/{settings.epochs}, step {step}/{steps}: loss {sums['loss'] / step:.3f}, "
+                f"Epoch {epoch}/{settings.epochs}, step {step}/{steps}: loss {sums.means()['loss']:.3f}, "
                 f"{_pace(timed_from, step, now, run, total - done)}, {memory.describe_use()}"
             )
             if step == ESTIMATE_STEPS and settings.usual_steps and not settings.minutes:
@@ -204,8 +203,10 @@ def train_epoch(
         time_used = run.time_used()
         if time_used >= stage.end:
             break
+    losses = sums.means()  # waits for the last step
+    check_finite(sums.total, epoch)
+    run.model.share()
     pace = _pace(timed_from, step, time.monotonic(), run, total - epoch * steps)
-    losses = {name: value / step for name, value in sums.items()}
     losses |= {f"val_{name}": value for name, value in validate(run).items()}
     scores = run.score() if run.score and run.devices.first else {}
     row = {
@@ -234,6 +235,15 @@ def train_epoch(
     return taken + step
 
 
+def check_finite(loss: float, epoch: int) -> None:
+    """Refuse to go on after an infinite loss, or one that is no number."""
+    if not math.isfinite(loss):
+        raise AnnError(
+            f"The loss is no longer a number in epoch {epoch}. Start from a model, or lower the learning "
+            f"rate. The last good model is that of epoch {epoch - 1}"
+        )
+
+
 def learning_rate(settings: TrainingSettings, stage: Stage, epoch: int, step: int, time_used: float) -> float:
     """The rate of a step, counted from 1 in its epoch. time_used: share of the time budget."""
     done = (epoch - stage.first) * settings.steps_per_epoch + step - 1
@@ -245,21 +255,53 @@ def learning_rate(settings: TrainingSettings, stage: Stage, epoch: int, step: in
 def validate(run: Run) -> dict[str, float]:
     """Mean losses over the validation batches, by name; none without such batches."""
     steps = run.feed.validation_steps
-    sums = defaultdict(float)
-    with Prefetcher(run.feed.validation_batch, stop=steps, workers=run.settings.workers) as batches:
+    sums = LossSums(run.model.with_total)
+    with Prefetcher(uploaded(run.feed.validation_batch), stop=steps, workers=run.settings.workers) as batches:
         for batch in batches:
-            for name, value in losses_of_batch(run.model, run.model.test_on_batch, batch).items():
-                sums[name] += value
-    return {name: value / steps for name, value in sums.items()}
+            sums.add(run.model.losses_of(batch))
+    return sums.means()
 
 
-def losses_of_batch(model: keras.Model, step: Callable[..., dict], batch: dict) -> dict[str, float]:
-    """What a step of the model gives for this batch alone.
+def uploaded(make: Callable[[int], Mapping]) -> Callable[[int], Mapping]:
+    """Batches by number as `make` gives them, on the device where that can be done ahead."""
+    upload = uploader()
+    return lambda number: upload(make(number))
 
-    Before version 3.15 Keras reports means over all batches since the last reset, and never resets by itself.
+
+class LossSums:
+    """Losses of steps, added up. They are read every few steps only, for that waits for the device.
+
+    read: losses of a step as the device has them -> as numbers, with "loss", their total.
     """
-    model.reset_metrics()
-    return {name: float(value) for name, value in step(batch, return_dict=True).items()}
+
+    def __init__(self, read: Callable[[Mapping], Mapping]):
+        self._read_one = read
+        self._sums = defaultdict(float)
+        self._steps = 0
+        self._unread = []
+
+    def add(self, losses: Mapping, *, wait: bool = False) -> None:
+        """Add those of a step, and read them all if it is to be waited for."""
+        self._unread.append(losses)
+        if wait or len(self._unread) == UNREAD_STEPS:
+            self._read()
+
+    @property
+    def total(self) -> float:
+        """Sum of all losses that are read."""
+        return self._sums["loss"]
+
+    def means(self) -> dict[str, float]:
+        """The mean of each loss, "loss" first; none without steps."""
+        self._read()
+        return {name: value / self._steps for name, value in self._sums.items()}
+
+    def _read(self):
+        for losses in self._unread:
+            for name, value in self._read_one(losses).items():
+                self._sums[name] += value
+        self._steps += len(self._unread)
+        self._unread = []
 
 
 def keep_epoch(run: Run, progress: state.Progress, row: dict) -> None:
@@ -303,9 +345,10 @@ def make_optimizer(settings: TrainingSettings) -> keras.optimizers.Optimizer:
     It trains from scratch where plain gradient descent at any one rate diverges or creeps, because the
     frozen normalisation leaves layers at different scales.
     """
-    return keras.optimizers.AdamW(
-        settings.learning_rate, weight_decay=WEIGHT_DECAY, global_clipnorm=GRADIENT_NORM
-    )
+    optimizer = keras.optimizers.AdamW
+    if keras.backend.backend() == "torch":
+        from ann.pytorch.steps import AdamW as optimizer
+    return optimizer(settings.learning_rate, weight_decay=WEIGHT_DECAY, global_clipnorm=GRADIENT_NORM)
 
 
 def _pace(timed_from, done, now, run, left):

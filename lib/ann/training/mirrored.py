@@ -44,11 +44,11 @@ class Mirrored(Replica):
         """Shares of the losses of the rows of one replica."""
         return self.loss_values(self(batch, training=False))
 
-    def train_on_batch(self, batch, return_dict=True):
-        return self.with_total(self._train(self._cut(batch)))
+    def take_step(self, batch):
+        return self._train(self._cut(batch))
 
-    def test_on_batch(self, batch, return_dict=True):
-        return self.with_total(self._test(self._cut(batch)))
+    def losses_of(self, batch):
+        return self._test(self._cut(batch))
 
     def _share_statistics(self):
         """Make moving statistics, to which each replica has added those of its rows, the mean over them."""

@@ -5,12 +5,21 @@ from __future__ import annotations
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 # By how much n devices raise the learning rate. n devices average the gradient over n times as many images:
 # it is less noisy, by the square root of n.
 LEARNING_RATE_FACTORS = {"none": lambda n: 1.0, "sqrt": math.sqrt, "linear": float}
+
+
+MOST_WORKERS = 16
+
+
+def default_workers() -> int:
+    """Threads that prepare images beside one that trains, as many as this process has cores for."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(2, min(cores - 1, MOST_WORKERS))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +45,7 @@ class TrainingSettings:
     train_batch_norm: bool = False
     usual_steps: int = 0  # of a first training on such images, see `advice`; 0: not known
     seed: int = 0
-    workers: int = 2  # threads that read and augment
+    workers: int = field(default_factory=default_workers)  # threads that read and augment
 
     @property
     def batch_size(self) -> int:

@@ -32,11 +32,6 @@ class Replica:
             for (name, (total, _)), count in zip(y_pred.items(), counts, strict=True)
         }
 
-    def with_total(self, values: dict) -> dict[str, float]:
-        """Losses and measures as Keras reports them: the total of the losses first."""
-        values = {name: float(ops.convert_to_numpy(value)) for name, value in values.items()}
-        return {"loss": self.total(values)} | values
-
 
 def moving_statistics(network: keras.Model) -> list[keras.Variable]:
     """The means and variances that batch normalisations collect."""

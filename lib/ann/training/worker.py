@@ -49,8 +49,9 @@ def train_worker(job: Job, reporter: Reporter, place: Place):
     import keras
 
     from ann.backbones import imagenet
+    from ann.devices.available import missing_gpu
+    from ann.devices.precision import choose_precision, use_precision
     from ann.training.loop import run_epochs
-    from ann.training.precision import choose_precision, use_precision
     from ann.training.record import RunRecord
     from ann.training.replicas import use_devices
 
@@ -72,6 +73,8 @@ def train_worker(job: Job, reporter: Reporter, place: Place):
         }
         for name, value in facts.items():
             reporter.message(f"{name}: {value}")
+        if missing_gpu():
+            reporter.message(missing_gpu())
         if job.imagenet:
             reporter.message(
                 imagenet.transfer(imagenet.fetch(config.backbone_name), task.backbone(network), config)

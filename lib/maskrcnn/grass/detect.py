@@ -49,6 +49,7 @@ from maskrcnn.instances.pipeline import DetectionSettings
 from maskrcnn.model_file import read_model
 
 CONFIDENCE = 0.7  # lowest score, where nothing else is asked for
+TILES_ON_GPU = 4  # that go through the network at once, the same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,11 +94,13 @@ def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
     with interruptions_told(lambda: work.written if work else ()):
         with ExitStack() as stack:
             if options["cluster"]:
+                settings = request.settings
                 workers = stack.enter_context(workers_of_cluster(request, options["cluster"], flags["k"]))
             else:
-                workers = stack.enter_context(workers_here(request, options, flags["k"]))
+                settings = settings_here(request, options)
+                workers = stack.enter_context(workers_here(request, settings, options, flags["k"]))
             temporary = stack.enter_context(TemporaryMaps())
-            work = DetectionRun(workers, request.sources, request.settings, request.outputs, temporary)
+            work = DetectionRun(workers, request.sources, settings, request.outputs, temporary)
             results = [*request.unusable, *detect_scenes(work, request.sources)]
             failed = [result for result in results if result.error is not None]
             if len(failed) == len(results):
@@ -131,20 +134,35 @@ def detect_scenes(work: DetectionRun, sources: Sequence[Source]) -> list[SceneRe
     return work.results
 
 
+def settings_here(request: Request, options: Mapping[str, str]) -> DetectionSettings:
+    """The settings on this machine, where a GPU takes several tiles at a time; imports Keras."""
+    use_threads(int(options["nprocs"] or 0))
+    from ann.devices.available import gpu_in_use
+
+    if options["batch_size"] or not gpu_in_use():
+        return request.settings
+    return replace(request.settings, batch_size=TILES_ON_GPU)
+
+
 @contextmanager
-def workers_here(request: Request, options: Mapping[str, str], keras_only: bool) -> Iterator[Workers]:
+def workers_here(
+    request: Request, settings: DetectionSettings, options: Mapping[str, str], keras_only: bool
+) -> Iterator[Workers]:
     """The network on the devices of this machine; imports Keras."""
-    threads = int(options["nprocs"] or 0)
-    use_threads(threads)
+    from ann.devices.available import missing_gpu
+
     detectors, runtime = load_detectors(
         request.model,
         request.config,
         device_count=int(options["gpu_count"] or 1),
         keras_only=keras_only,
-        threads=threads,
+        threads=int(options["nprocs"] or 0),
+        precision=options["precision"],
     )
     gs.message(f"The network runs on {runtime}")
-    with detection_workers(detectors, request.settings) as workers:
+    if missing_gpu():
+        gs.message(missing_gpu())
+    with detection_workers(detectors, settings) as workers:
         yield workers
 
 

@@ -148,22 +148,37 @@ def detect_scene(
 
 def network_finder(detector: Detector, settings: DetectionSettings) -> Finder:
     """A finder that asks a network and draws its masks, with the settings' turns."""
+    ask, draw = ask_network(detector, settings), mask_drawer(settings)
 
     def find(batch: TileBatch) -> list[list[Instance]]:
-        images, windows = network_input(batch, settings)
-        detections = detector(images, windows)
-        return [
-            instances_in_tile(
-                in_tile(found, window, tile, settings),
-                tile,
-                valid,
-                settings.lowest_score,
-                settings.variant.pasting,
-            )
-            for found, window, tile, valid in zip(detections, windows, batch.tiles, batch.valid, strict=False)
-        ]
+        return draw(batch, ask(batch))
 
     return turned_finder(find, settings.confidence) if settings.turns else find
+
+
+def ask_network(detector: Detector, settings: DetectionSettings) -> Callable[[TileBatch], Sequence]:
+    """A batch of tiles -> for each of them what the network found, in its own pixels."""
+
+    def ask(batch: TileBatch) -> list[TileDetections]:
+        images, windows = network_input(batch, settings)
+        return [
+            in_tile(found, window, tile, settings)
+            for found, window, tile in zip(detector(images, windows), windows, batch.tiles, strict=False)
+        ]
+
+    return ask
+
+
+def mask_drawer(settings: DetectionSettings) -> Callable[[TileBatch, Sequence], list[list[Instance]]]:
+    """A batch of tiles, what was found in them -> the instances, with their masks in pixels of the scene."""
+
+    def draw(batch: TileBatch, found: Sequence[TileDetections]) -> list[list[Instance]]:
+        return [
+            instances_in_tile(one, tile, valid, settings.lowest_score, settings.variant.pasting)
+            for one, tile, valid in zip(found, batch.tiles, batch.valid, strict=True)
+        ]
+
+    return draw
 
 
 def in_tile(found: TileDetections, window, tile: Tile, settings: DetectionSettings) -> TileDetections:

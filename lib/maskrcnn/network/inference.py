@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from keras import ops
 
+from ann.devices.available import gpu_in_use
 from ann.inference.compilation import compile_function, compile_model
-from ann.inference.openvino import gpu_in_use
 from maskrcnn.config import Variant
 from maskrcnn.network.bin_pooling import align_on_cpu
 from maskrcnn.network.heads import BOX_POOL_SIZE, MASK_POOL_SIZE, MASK_SIZE
@@ -22,6 +22,7 @@ from maskrcnn.network.model import MaskRCNN, pyramid_cells
 from maskrcnn.network.steps import pyramid_shapes
 
 MASK_CHUNK = 32  # regions that go through the mask head at a time
+MASK_CHUNK_ON_GPU = 128  # there each chunk is waited for
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class DenseParts:
     Attributes:
         features: images (B, H, W, bands) float32 -> [P2, P3, P4, P5, P6, logits (B, A, 2), deltas (B, A, 4)]
         box_head: (B * proposals, 7, 7, channels) float32 -> logits (B * proposals, K) and deltas (.., K, 4)
-        mask_head: (MASK_CHUNK, 14, 14, channels) float32 -> probabilities (MASK_CHUNK, 28, 28, K)
+        mask_head: (chunk, 14, 14, channels) float32 -> probabilities (chunk, 28, 28, K)
     """
 
     features: Callable
@@ -69,6 +70,7 @@ class Detector:
         self._network = network
         self._parts = compiled_parts(network) if parts is None else parts
         self._glue = {}  # image shape -> _Glue
+        self._mask_chunk = MASK_CHUNK_ON_GPU if gpu_in_use() else MASK_CHUNK
 
     def __call__(self, images, windows=None, confidence: float = 0.0) -> list[TileDetections]:
         """Instances of each image.
@@ -83,9 +85,7 @@ class Detector:
         image_shape = images.shape[1:3]
         if windows is None:
             windows = np.tile(np.float32([0, 0, *image_shape]), (len(images), 1))
-        if image_shape not in self._glue:
-            self._glue[image_shape] = _Glue(self._network, image_shape)
-        glue = self._glue[image_shape]
+        glue = self.glue(image_shape)
 
         *pyramid, logits, deltas = self._parts.features(images)
         steps = self._network.steps
@@ -102,15 +102,22 @@ class Detector:
             for i, n in enumerate(counts)
         ]
 
+    def glue(self, image_shape) -> _Glue:
+        """What lies between the dense parts for images of a shape."""
+        if image_shape not in self._glue:
+            self._glue[image_shape] = _Glue(self._network, image_shape)
+        return self._glue[image_shape]
+
     def _masks(self, glue, cells, boxes, class_ids, counts) -> list[np.ndarray]:
         """Masks of the first `counts` boxes of each image, (n, 28, 28) float32 each."""
         image_ids = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
         places = np.concatenate([np.arange(count) for count in counts])
         boxes, class_ids = boxes[image_ids, places], class_ids[image_ids, places]
         masks = np.zeros((len(boxes), MASK_SIZE, MASK_SIZE), np.float32)
-        for start in range(0, len(boxes), MASK_CHUNK):
-            chunk = slice(start, start + MASK_CHUNK)
-            pooled = glue.pool_masks(cells, _padded(image_ids[chunk]), _padded(boxes[chunk]))
+        for start in range(0, len(boxes), self._mask_chunk):
+            chunk = slice(start, start + self._mask_chunk)
+            padded = (_padded(rows[chunk], self._mask_chunk) for rows in (image_ids, boxes))
+            pooled = glue.pool_masks(cells, *padded)
             by_class = ops.convert_to_numpy(self._parts.mask_head(pooled))
             real = class_ids[chunk]
             masks[chunk] = by_class[np.arange(len(real)), :, :, real]
@@ -122,7 +129,7 @@ class _Glue:
 
     def __init__(self, network: MaskRCNN, image_shape):
         config, steps = network.config, network.steps
-        self.anchors = network.unit_anchors(image_shape)
+        self.anchors = ops.convert_to_tensor(network.unit_anchors(image_shape))  # sent to the device once
         self._image_shape = image_shape
 
         def choose(pyramid, logits, deltas, anchors, windows):
@@ -183,9 +190,9 @@ def _pools_on_cpu(variant: Variant) -> bool:
     return variant.pooling == "bins" and (not variant.pooling_samples or not gpu_in_use())
 
 
-def _padded(rows: np.ndarray) -> np.ndarray:
-    """`rows` with zeros up to MASK_CHUNK rows."""
-    return np.pad(rows, [(0, MASK_CHUNK - len(rows))] + [(0, 0)] * (rows.ndim - 1))
+def _padded(rows: np.ndarray, count: int) -> np.ndarray:
+    """`rows` with zeros up to `count` rows."""
+    return np.pad(rows, [(0, count - len(rows))] + [(0, 0)] * (rows.ndim - 1))
 
 
 def _solid(detections: TileDetections) -> TileDetections:

@@ -7,6 +7,7 @@ Shapes: B images, A anchors, R regions of interest, K classes with the backgroun
 
 from __future__ import annotations
 
+import keras
 from keras import ops
 
 SMALLEST_PROBABILITY = 1e-7  # keeps the logarithms finite
@@ -84,6 +85,10 @@ def weight_loss(variables, decay):
         variables: those that it applies to (for the legacy models all but batch normalisation's gamma, beta).
         decay: weight of the penalty.
     """
+    if keras.config.backend() == "torch" and variables:
+        from ann.pytorch.penalty import sum_of_mean_squares
+
+        return decay * sum_of_mean_squares([ops.convert_to_tensor(variable) for variable in variables])
     total = ops.zeros((), dtype="float32")
     for variable in variables:
         total += ops.mean(ops.square(ops.cast(variable, "float32")))

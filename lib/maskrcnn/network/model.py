@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from ann.backbones.building import build_backbone
+from ann.layers import run_layers
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.anchors import make_anchors
 from maskrcnn.network.boxes import normalise_boxes
@@ -81,7 +82,7 @@ class MaskRCNN(keras.Model):
 
     def call(self, images, training=False):
         """Pyramid and proposals' raw values: ([P2..P6], logits (B, A, 2), deltas (B, A, 4))."""
-        *pyramid, logits, deltas = self.features(images, training=training)
+        *pyramid, logits, deltas = run_layers(self.features, images, training)
         return pyramid, logits, deltas
 
     def classify(self, cells, rois, image_shape, training=False):
@@ -96,12 +97,14 @@ class MaskRCNN(keras.Model):
             logits (B, n, K) float32, deltas (B, n, K, 4) float32.
         """
         count, classes = rois.shape[1], self.config.class_count
-        logits, deltas = self.box_head(self._pool(cells, rois, BOX_POOL_SIZE, image_shape), training=training)
+        logits, deltas = run_layers(
+            self.box_head, self._pool(cells, rois, BOX_POOL_SIZE, image_shape), training
+        )
         return ops.reshape(logits, (-1, count, classes)), ops.reshape(deltas, (-1, count, classes, 4))
 
     def segment(self, cells, rois, image_shape, training=False):
         """Mask of each region and class, (B, n, 28, 28, K) float32 probabilities; arguments as `classify`."""
-        masks = self.mask_head(self._pool(cells, rois, MASK_POOL_SIZE, image_shape), training=training)
+        masks = run_layers(self.mask_head, self._pool(cells, rois, MASK_POOL_SIZE, image_shape), training)
         return ops.reshape(masks, (-1, rois.shape[1], *masks.shape[1:]))
 
     def _pool(self, cells, rois, size, image_shape):

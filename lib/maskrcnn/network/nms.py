@@ -12,7 +12,7 @@ from __future__ import annotations
 from keras import ops
 
 from maskrcnn.network.boxes import iou
-from maskrcnn.network.picking import gather_rows
+from maskrcnn.network.picking import gather_rows, loops_wait
 
 BLOCK = 256  # boxes; XLA likes 128 as well, PyTorch and TensorFlow graphs fewer, larger steps
 
@@ -40,10 +40,14 @@ def non_max_suppression(boxes, threshold, count, valid=None, groups=None):
         return indices[0], kept[0]
 
     boxes = ops.stop_gradient(boxes)
-    size = min(BLOCK, boxes.shape[1])
-    blocks = -(-boxes.shape[1] // size)
     if valid is None:
         valid = ops.ones_like(boxes[..., 0], dtype="bool")
+    if loops_wait(boxes):
+        from maskrcnn.network import without_loops
+
+        return without_loops.non_max_suppression(boxes, threshold, count, valid, groups)
+    size = min(BLOCK, boxes.shape[1])
+    blocks = -(-boxes.shape[1] // size)
     box_blocks = _cut(boxes, size, blocks)  # (blocks, B, T, 4)
     valid_blocks = _cut(valid, size, blocks)
     group_blocks = None if groups is None else _cut(groups, size, blocks)

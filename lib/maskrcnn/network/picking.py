@@ -9,6 +9,11 @@ import keras
 from keras import ops
 
 
+def loops_wait(array) -> bool:
+    """Whether a loop that ends by values waits for the device in each round (PyTorch, on a GPU)."""
+    return keras.config.backend() == "torch" and array.device.type != "cpu"
+
+
 def best_indices(scores, count):
     """Indices of the highest scores, best first; equal scores in the order of their indices.
 

@@ -21,7 +21,7 @@ from maskrcnn.network.boxes import (
     keep_pixels,
     normalise_boxes,
 )
-from maskrcnn.network.picking import best_indices, gather_rows, scatter_rows
+from maskrcnn.network.picking import best_indices, gather_rows, loops_wait, scatter_rows
 from maskrcnn.network.sampling import corners, sample_axis
 
 ANCHOR_OBJECT = 0.7  # IoU from which an anchor is an object
@@ -86,6 +86,10 @@ def _match_anchors(anchors, class_ids, boxes):
         on_crowd: (B, A) bool, can't be background.
         is_best: (B, A) bool, no anchor overlaps some instance more.
     """
+    if loops_wait(boxes):
+        from maskrcnn.network import without_loops
+
+        return without_loops.match_anchors(anchors, class_ids, boxes, _is_on, EQUAL_OVERLAP)
     anchor_edges = [ops.expand_dims(edge, 0) for edge in edges(anchors)]  # (1, A) each
     slots = ops.arange(1, class_ids.shape[1] + 1, dtype="int32")
     used = ops.max(ops.where(class_ids != 0, slots, 0))  # no instance in any image from this slot on
@@ -161,7 +165,8 @@ def roi_targets(
         class_ids: (B, N) int32.
         boxes: (B, N, 4) float32, pixels.
         masks: (B, M, mh, mw) uint8, 0 or 1, M <= N: of the whole image, or of each instance's box (see
-            `mini_masks`).
+            `mini_masks`). Masks of an eighth of the image's width have eight neighbours of a row in the bits
+            of a byte.
         noise: (B, P) float32 in [0, 1).
         image_shape: (height, width) of the network's input, pixels.
         count: size of the sample, R.
@@ -213,8 +218,9 @@ def roi_targets(
             _cell_middles(mask_rois, image_shape, mask_shape),
             normalise_boxes(frames, image_shape),
         )
+    packed = not mini_masks and masks.shape[3] != image_shape[1]
     target_masks = _crop_masks(
-        masks, instance[:, first], mask_rois, frames if mini_masks else None, mask_shape
+        masks, instance[:, first], mask_rois, frames if mini_masks else None, mask_shape, packed
     )
     target_masks = ops.where(is_object[:, first, None, None], target_masks, 0.0)
     return RoiTargets(
@@ -247,7 +253,7 @@ def _cell_middles(rois, image_shape, mask_shape):
     return (middles - 0.5) / last  # a pixel's middle is half a pixel after its edge
 
 
-def _crop_masks(masks, instance, rois, frames, mask_shape):
+def _crop_masks(masks, instance, rois, frames, mask_shape, packed):
     """Each region's part of its instance's mask, resized, 0 or 1.
 
     Args:
@@ -256,6 +262,7 @@ def _crop_masks(masks, instance, rois, frames, mask_shape):
         rois: (B, n, 4) float32, normalised.
         frames: (B, n, 4) float32, normalised: what the masks cover; None for the image.
         mask_shape: (height, width).
+        packed: `masks` hold eight pixels in a byte.
 
     Returns:
         (B, n, height, width) float32.
@@ -265,14 +272,17 @@ def _crop_masks(masks, instance, rois, frames, mask_shape):
         size = ops.where(size > 0, size, 1.0)
         rois = (rois - ops.concatenate([low, low], axis=-1)) / ops.concatenate([size, size], axis=-1)
     (height, width), wanted = masks.shape[2:], instance.shape[1]
-    batch = ops.shape(masks)[0]
+    batch, in_byte = ops.shape(masks)[0], 8 if packed else 1
     rows = sample_axis(rois[..., 0], rois[..., 2], height, mask_shape[0])
-    columns = sample_axis(rois[..., 1], rois[..., 3], width, mask_shape[1])
-    indices, weights = corners(rows, columns, width)  # (B, n, h, w, 4)
+    columns = sample_axis(rois[..., 1], rois[..., 3], width * in_byte, mask_shape[1])
+    indices, weights = corners(rows, columns, width * in_byte)  # (B, n, h, w, 4)
     # mask by mask: the place of a pixel among those of all masks of an image would outgrow int32
     pixels = gather_rows(
         ops.reshape(gather_rows(masks, instance), (batch * wanted, height * width)),
-        ops.reshape(indices, (batch * wanted, mask_shape[0] * mask_shape[1] * 4)),
+        ops.reshape(indices // in_byte, (batch * wanted, mask_shape[0] * mask_shape[1] * 4)),
     )
-    pixels = ops.reshape(ops.cast(pixels, "float32"), (batch, wanted, *mask_shape, 4))
+    pixels = ops.reshape(ops.cast(pixels, "int32"), (batch, wanted, *mask_shape, 4))
+    if packed:
+        pixels = ops.bitwise_and(ops.right_shift(pixels, 7 - indices % 8), 1)
+    pixels = ops.cast(pixels, "float32")
     return ops.round(ops.sum(pixels * weights, axis=-1))

@@ -49,7 +49,8 @@ class TrainingNetwork(TrainingModel):
         class_ids: (B, N or more) int32, 0 where there is no instance, negative for regions to ignore, as all
             rows beyond N are
         boxes: (B, N or more, 4) float32, pixels, a row for each class id
-        masks: (B, N, H, W), or (B, N, *config.mini_mask_shape) cropped to the box, 0 or 1
+        masks: (B, N, H, W) uint8, 0 or 1, or (B, N, H, W / 8), the same in bits; with config.mini_mask_shape
+            (B, N, *config.mini_mask_shape), cropped to the box, 0 or 1
         anchor_noise: (B, anchor_count(config)) float32 in [0, 1), decides which anchors are sampled
         roi_noise: (B, config.roi_candidates) float32 in [0, 1), decides which regions are sampled
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from ann.layers import run_layers
 from ann.training.model import TrainingModel
 from unet.config import UNetConfig
 from unet.network import losses
@@ -27,7 +28,7 @@ class UNetTraining(TrainingModel):
 
     def call(self, batch, training=False):
         """Losses of a batch, {name: (sum, count)}, scalars float32."""
-        logits = self.network(batch["images"], training=training and self.network.train_batch_norm)
+        logits = run_layers(self.network, batch["images"], training and self.network.train_batch_norm)
         truth, known = losses.targets(batch["labels"], self._config.output_count)
         logits = ops.cast(logits, "float32")
         values = {

@@ -3,7 +3,9 @@
 A batch has beside `images`; B images, N = config.max_instances, M = N + LEFT_OUT_PLACES:
     class_ids (B, M) int32: 0 where there is no instance, negative for a region that the losses ignore
     boxes (B, M, 4) float32: (y1, x1, y2, x2), pixels of the sample, y2 and x2 exclusive
-    masks (B, N, h, w) uint8: of the whole image, or cut to the box and resized to config.mini_mask_shape
+    masks: (B, N, H, W / 8) uint8, of the whole image, eight neighbours of a row in the bits of a byte, the
+    first in
+        the highest; or (B, N, *config.mini_mask_shape) uint8, cut to the box and resized, 0 or 1
 
 Of more than N objects the smallest have no mask. They are regions to ignore in the rows from N on, because
 what is visible must not be learnt as background.
@@ -75,7 +77,8 @@ def _by_importance(masks: Sequence[CroppedMask], class_ids: Sequence[int]) -> li
 def assemble(samples: Sequence[Sample], config) -> dict[str, np.ndarray]:
     """Put samples into the arrays of one batch."""
     count, limit = len(samples), config.max_instances
-    mask_shape = config.mini_mask_shape or config.image_shape
+    height, width = config.image_shape
+    mask_shape = config.mini_mask_shape or (height, width // 8)
     batch = {
         "images": np.stack([sample.image for sample in samples]),
         "class_ids": np.zeros((count, limit + LEFT_OUT_PLACES), np.int32),
@@ -89,12 +92,19 @@ def assemble(samples: Sequence[Sample], config) -> dict[str, np.ndarray]:
             if config.mini_mask_shape:
                 batch["masks"][place, index] = mini_mask(mask, config.mini_mask_shape)
             else:
-                y1, x1, y2, x2 = mask.box
-                batch["masks"][place, index, y1:y2, x1:x2] = mask.pixels
+                draw_bits(batch["masks"][place, index], mask)
         regions = join_boxes(sample.left_out, config.image_shape)
         batch["class_ids"][place, limit : limit + len(regions)] = -1
         batch["boxes"][place, limit : limit + len(regions)] = regions
     return batch
+
+
+def draw_bits(bits: np.ndarray, mask: CroppedMask) -> None:
+    """Set the pixels of a mask in an empty image (H, W / 8) of packed bits."""
+    y1, x1, y2, x2 = mask.box
+    first, last = x1 // 8, -(-x2 // 8)
+    pixels = np.pad(mask.pixels, ((0, 0), (x1 - 8 * first, 8 * last - x2)))
+    bits[y1:y2, first:last] = np.packbits(pixels, axis=1)
 
 
 def join_boxes(boxes: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:

@@ -1,4 +1,8 @@
-"""Which precision the layers calculate in. Weights, losses and boxes are float32 in any case."""
+"""Which precision the layers calculate in. Weights, losses and boxes are float32 in any case.
+
+"float32" is exact: NVIDIA's GPUs since Ampere would take products of float32 numbers with ten bits of them
+("tf32"), as PyTorch does in convolutions unless it is told not to, and TensorFlow and JAX in all products.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,45 @@ from pathlib import Path
 import keras
 
 AMPERE = (8, 0)  # the first NVIDIA GPUs with bfloat16
+POLICIES = {
+    "float32": "float32",
+    "tf32": "float32",
+    "bfloat16": "mixed_bfloat16",
+    "float16": "mixed_float16",
+}  # Keras' own names
 
 
 @contextlib.contextmanager
 def use_precision(name: str) -> Iterator[None]:
-    """Networks built inside calculate in `name`, "float32" or "bfloat16"."""
+    """Networks built inside calculate in `name`, one of `POLICIES`.
+
+    "float32" and "tf32" hold for all products of the process from then on.
+    """
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("mixed_bfloat16" if name == "bfloat16" else "float32")
+    keras.config.set_dtype_policy(POLICIES[name])
+    if name in ("float32", "tf32"):
+        allow_tf32(name == "tf32")
     try:
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Whether GPUs may round the factors of float32 products, from now on in this process."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow
+
+        tensorflow.config.experimental.enable_tensor_float_32_execution(allowed)
+    elif backend == "jax":
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "tensorfloat32" if allowed else "highest")
+    else:
+        import torch
+
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
 
 
 def choose_precision(name: str) -> str:
@@ -27,6 +59,15 @@ def choose_precision(name: str) -> str:
     if name != "auto":
         return name
     return "bfloat16" if has_bfloat16() else "float32"
+
+
+def choose_for_detection(name: str, gpu: bool) -> str:
+    """`name`, or for "auto" 16 bits on a GPU, as it has them, and float32 elsewhere."""
+    if name != "auto":
+        return name
+    if not gpu:
+        return "float32"
+    return "bfloat16" if has_bfloat16() else "float16"
 
 
 def has_bfloat16() -> bool:

@@ -1,0 +1,1 @@
+"""What makes Keras fast on PyTorch. Imported with that backend only."""
