@@ -35,6 +35,12 @@
 # % description: By default OpenVINO runs it where that is installed and Keras has no GPU
 # % guisection: Prediction
 # %end
+# %flag
+# % key: t
+# % label: Look at each tile in all eight flips and turns
+# % description: Probabilities are means, whose deviation can be written; it takes eight times as long
+# % guisection: Prediction
+# %end
 # %option G_OPT_R_INPUTS
 # % key: band1
 # % label: Raster map of the first band (red), one for each scene
@@ -154,8 +160,8 @@
 # % type: string
 # % label: What to write
 # % description: Of each scene
-# % options: class,probability,area
-# % descriptions: class;Raster of classes;probability;Raster of each class's probability;area;Vector areas
+# % options: class,probability,deviation,area
+# % descriptions: class;Classes;probability;Probabilities;deviation;Deviations (-t);area;Vector areas
 # % answer: class
 # % required: no
 # % multiple: yes
@@ -175,6 +181,14 @@
 # % type: double
 # % label: Area below which vector areas are given to a neighbour
 # % description: In squared map units (square metres where these are degrees); smaller holes are closed
+# % required: no
+# % guisection: Output
+# %end
+# %option
+# % key: regularize
+# % type: double
+# % label: Tolerance for right-angled outlines of areas, in map units
+# % description: How far outlines may lie beside straight walls; areas without right angles stay as they are
 # % required: no
 # % guisection: Output
 # %end

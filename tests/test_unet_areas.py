@@ -20,7 +20,7 @@ os.environ["CMDLINE"] = "a test"  # for the history; the parser sets it
 classes, minimum_area = json.loads(sys.argv[1])
 database = connected_database(area_columns())
 with TemporaryMaps() as temporary:
-    areas = make_areas("classes", computational_region(), minimum_area, temporary)
+    areas = make_areas("classes", computational_region(), temporary, minimum_area=minimum_area)
     made = finish_areas(areas, "areas", classes, source="it's", database=database, temporary=temporary)
     with names_given([made], temporary) as (named, failures):
         assert not failures, failures

@@ -90,8 +90,23 @@ def test_a_label_raster_is_learnt_and_predicted_in_any_region_with_the_same_valu
     values = maps.values("r.univar", "-g", "map=difference")
     assert int(values["n"]) == 81 * 77 and float(values["max"]) < 1e-5
 
+    turned = (*predict[:-2], "output_type=class,probability,deviation,area", "-t", "regularize=3")
+    maps.run(*turned, "output=turned", "tile_size=256")
+    deviation = maps.values("r.univar", "-g", "map=turned_water_deviation")
+    assert 0 < float(deviation["max"]) <= 0.5 and int(deviation["n"]) == 81 * 77
+    assert float(maps.values("r.univar", "-g", "map=turned_water")["max"]) <= 1
+    assert maps.topology("turned")["centroids"] == len(maps.rows("turned")) > 0
+    for wrong, words in (
+        ("output_type=deviation", "Add the flag -t"),
+        ("regularize=3", "regularize= is for vector areas"),
+    ):
+        done = maps.run(*predict[:-2], wrong, "output=no", check=False)
+        assert done.returncode == 1 and words in " ".join(done.stderr.split())
+
     maps.run("g.copy", "raster=red,red.2012")  # dots are common in names, and a mapset may stand behind
-    maps.calc("red.2011 = if(col() < 5, null(), red)")
+    maps.run("g.region", "raster=red")
+    maps.calc("red.2011 = if(x() < 17, null(), red)")  # four columns of the region
+    maps.run("g.region", "n=101", "s=20", "w=13", "e=90")
     two = ("i.ann.unet.predict", "band1=red.2011,red.2012", "band2=green,green", "band3=blue,blue", model)
     maps.run(*two, f"output=pair@{maps.mapset}")
     assert maps.maps("raster") >= {"pair_red_2011", "pair_red_2012"}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+
+from ann.inference.turned_cells import turned_network
 
 
 def class_of_probabilities(values: np.ndarray, threshold: float = 0.5) -> np.ndarray:
@@ -20,18 +23,34 @@ def class_of_probabilities(values: np.ndarray, threshold: float = 0.5) -> np.nda
 
 @dataclass(frozen=True, kw_only=True)
 class CellOutput:
-    """What is kept of the probabilities of cells: classes alone take a fraction of the memory and traffic."""
+    """What is kept of the probabilities of cells: classes alone take a fraction of the memory and traffic.
+
+    turns: tiles are looked at in all eight flips and turns, so that values are means with deviations behind
+    them, see `ann.inference.turned_cells`.
+    """
 
     probabilities: bool
     threshold: float = 0.5
+    turns: bool = False
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        """A copy of probabilities (h, w, K) float32, or the classes of the cells (h, w, 1) int16."""
+        """A copy of the values (h, w, K or 2 K) float32, or the classes of the cells (h, w, 1) int16."""
         return values.copy() if self.probabilities else self.classes_of(values)[..., None]
 
     def classes_of(self, values: np.ndarray) -> np.ndarray:
-        """The class of each cell, (h, w) int16, of probabilities."""
-        return class_of_probabilities(values, self.threshold)
+        """The class of each cell, (h, w) int16, of probabilities with or without deviations."""
+        return class_of_probabilities(self.values(values), self.threshold)
+
+    def values(self, kept: np.ndarray, *, deviations: bool = False) -> np.ndarray:
+        """The probabilities (h, w, K) of what was kept of them, or their deviations."""
+        if not self.turns:
+            return kept
+        count = kept.shape[-1] // 2
+        return kept[..., count:] if deviations else kept[..., :count]
+
+    def seen_by(self, network: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+        """The network, or what asks it about all turns of an image."""
+        return turned_network(network) if self.turns else network
 
     def classes(self, kept: np.ndarray) -> np.ndarray:
         """The class of each cell, (h, w) int16, of what was kept."""

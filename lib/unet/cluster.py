@@ -28,7 +28,7 @@ class CellWork:
 
         network = load_network(read_model(path))
         function, runtime = fastest_network(network, keras_only=self.keras_only, threads=threads)
-        return cell_worker(function, self.settings, self.output), runtime
+        return cell_worker(self.output.seen_by(function), self.settings, self.output), runtime
 
     def unpack(self, made: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """What was made of a tile, which travels as it is."""

@@ -145,7 +145,8 @@ def workers_here(
     )
     settings = settings_for(request, seen)
     gs.message(f"The network runs on {runtime}")
-    with workers_of([cell_worker(one, settings, request.wanted.output) for one in networks]) as workers:
+    output = request.wanted.output
+    with workers_of([cell_worker(output.seen_by(one), settings, output) for one in networks]) as workers:
         yield workers, settings
 
 
@@ -192,15 +193,24 @@ def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Requ
     model = choose_model(options)
     classes = model.config.classes
     kinds = split(options["output_type"]) or ["class"]
-    if options["minimum_area"] and "area" not in kinds:
-        raise AnnError("minimum_area= is for vector areas. Add area to output_type=, or leave it out")
+    for name in ("minimum_area", "regularize"):
+        if options[name] and "area" not in kinds:
+            raise AnnError(f"{name}= is for vector areas. Add area to output_type=, or leave it out")
+    if "deviation" in kinds and not flags["t"]:
+        raise AnnError(
+            "Deviations are those of the eight flips and turns of a tile. Add the flag -t, or take deviation "
+            "out of output_type="
+        )
     wanted = Wanted(
         classes=classes,
         output=CellOutput(
-            probabilities="probability" in kinds, threshold=check_threshold(options["threshold"], classes)
+            probabilities=bool({"probability", "deviation"} & set(kinds)),
+            threshold=check_threshold(options["threshold"], classes),
+            turns=flags["t"],
         ),
         resolution=positive(options["resolution"], "resolution"),
         minimum_area=positive(options["minimum_area"], "minimum_area"),
+        regularize=positive(options["regularize"], "regularize"),
     )
     sources, unusable = find_sources(options, flags, model.config)
     if wanted.resolution is not None:
@@ -267,17 +277,18 @@ def name_maps(
         of_scene: dict[Key, str] = {}
         if "class" in kinds:
             of_scene["class", 0] = base
-        if "probability" in kinds:
-            for class_id, name in enumerate(classes, 1):
-                legal = legalize_vector_name(name, fallback_prefix="class_")
-                of_scene["probability", class_id] = f"{base}_{legal}"
+        for kind, ending in (("probability", ""), ("deviation", "_deviation")):
+            if kind in kinds:
+                for class_id, name in enumerate(classes, 1):
+                    legal = legalize_vector_name(name, fallback_prefix="class_")
+                    of_scene[kind, class_id] = f"{base}_{legal}{ending}"
         if "area" in kinds:
             of_scene["area", 0] = vector_name(base, "area_")
         names.append(of_scene)
     advice = "Write them one after the other, with other names for output="
-    for of_kind in ({"class", "probability"}, {"area"}):
+    for of_kind in ({"class", "probability", "deviation"}, {"area"}):
         of_maps = {
-            f"{scene} ({classes[class_id - 1] if class_id else kind})": name
+            f"{scene} ({f'{kind} of {classes[class_id - 1]}' if class_id else kind})": name
             for scene, of_scene in zip(scenes, names, strict=True)
             for (kind, class_id), name in of_scene.items()
             if kind in of_kind

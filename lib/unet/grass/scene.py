@@ -29,13 +29,14 @@ class Wanted:
     """What is to be written of each scene.
 
     output: what is kept of the probabilities. resolution: map units, None for the scenes' own cells.
-    minimum_area: of vector areas, None for any; database: for their tables.
+    minimum_area, regularize: of vector areas, see `make_areas`; database: for their tables.
     """
 
     classes: tuple[str, ...]
     output: CellOutput
     resolution: float | None = None
     minimum_area: float | None = None
+    regularize: float | None = None
     database: Database | None = None
 
 
@@ -55,7 +56,7 @@ class SceneResult:
     error: str | None = None
 
 
-Key = tuple[str, int]  # what a map shows (class, probability or area), and the class id, 0 for all classes
+Key = tuple[str, int]  # what a map shows (an output_type), and the class id, 0 for all classes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +85,14 @@ class ScenePredictor:
             use_grid(own)
             writers = {
                 key: stack.enter_context(
-                    RasterWriter(name, own, dtype=np.float32 if key[0] == "probability" else np.int32)
+                    RasterWriter(name, own, dtype=np.int32 if key[0] in ("class", "area") else np.float32)
                 )
                 for key, name in maps.items()
             }
             for rows in predict_cells(scene, part, self._workers(shown, part), self.settings, report):
                 classes = wanted.output.classes(rows.values)
                 for key, writer in writers.items():
-                    writer.write(map_values(key, rows, classes))
+                    writer.write(map_values(key, rows, classes, wanted.output))
                 for index, line in enumerate(classes):
                     counts = np.bincount(line[rows.valid[index]], minlength=len(cells))
                     cells += counts
@@ -131,27 +132,32 @@ class ScenePredictor:
                 background="" if "background" in classes else "background",
             )
         else:
-            title = f"Probability of {classes[key[1] - 1]}"
+            title = f"{key[0].capitalize()} of {classes[key[1] - 1]}"
             finish_score_raster(raster, grid=grid, source=source, title=title)
         return FinishedMap(kind="raster", temporary=raster, name=name)
 
     def _areas(self, raster: str, name: str, source: str, grid: Grid, *, empty: bool) -> FinishedMap:
         wanted, temporary = self.wanted, self.temporary
-        areas = None if empty else make_areas(raster, grid, wanted.minimum_area, temporary)
+        areas = None
+        if not empty:
+            areas = make_areas(
+                raster, grid, temporary, minimum_area=wanted.minimum_area, regularize=wanted.regularize
+            )
         temporary.drop(raster)
         return finish_areas(
             areas, name, wanted.classes, source=source, database=wanted.database, temporary=temporary
         )
 
 
-def map_values(key: Key, rows: Rows, classes: np.ndarray) -> np.ndarray:
-    """The values of some rows in one of the maps. classes: (h, W) int16."""
+def map_values(key: Key, rows: Rows, classes: np.ndarray, output: CellOutput) -> np.ndarray:
+    """The values of some rows in one of the maps. classes: (h, W) int16; output: what was kept."""
     kind, class_id = key
     if kind == "class":
         return np.where(rows.valid, classes, CELL_NULL)
     if kind == "area":  # the background is none
         return np.where(rows.valid & (classes > 0), classes, CELL_NULL)
-    return np.where(rows.valid, rows.values[..., class_id if rows.values.shape[-1] > 1 else 0], np.nan)
+    values = output.values(rows.values, deviations=kind == "deviation")
+    return np.where(rows.valid, values[..., class_id if values.shape[-1] > 1 else 0], np.nan)
 
 
 def seen_source(source: Source, halo: int) -> tuple[Source, Part]:
