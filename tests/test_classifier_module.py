@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import json
 
+import numpy as np
 import pytest
+from affine import Affine
 
 from class_images import draw_image, write_class_folders
+from grass_session import create_mapset, open_session
 from labelled_files import write_raster
 
 pytestmark = pytest.mark.usefixtures("installed")
+CLASSES = ("field", "forest", "water")
 OPTIONS = {
     "name": "places",
     "backbone": "resnet18",
@@ -62,6 +66,85 @@ def test_classes_of_folders_are_learnt_and_told(session, photos, tmp_path):
     told = {one["image"]: one for one in json.loads((tmp_path / "told.json").read_text())}
     assert told["water_2.png"]["class"] == rows["water_2.png"]["class"]
     assert abs(sum(told["water_2.png"]["probabilities"].values()) - 1) < 0.01
+
+
+def make_plots(session, folder):
+    """12 x 8 plots of 32 x 32 cells: field, forest and water by chance; those of the last column are NULL.
+
+    Maps red, green, blue, and plots: an area in each, with its use in a column.
+    """
+    kinds = np.random.default_rng(4).integers(0, 3, (8, 12))
+    kinds[:, :3] = [0, 1, 2]
+    image = np.concatenate(
+        [
+            np.concatenate([draw_image(CLASSES[kind], 32, 100 * r + c) for c, kind in enumerate(row)], axis=1)
+            for r, row in enumerate(kinds)
+        ]
+    )
+    write_raster(folder / "town.tif", image, crs="EPSG:32633", transform=Affine(1, 0, 0, 0, -1, 256))
+    session.run("r.in.gdal", f"input={folder / 'town.tif'}", "output=town")
+    session.run("g.region", "raster=town.red")
+    for band in ("red", "green", "blue"):
+        session.calc(f"{band} = if(col() > 352, null(), town.{band})")
+    areas, labels = "", ""
+    for number, (r, c) in enumerate(np.ndindex(8, 12), 1):
+        x1, y1 = 32 * c + 2, 256 - 32 * r - 30
+        corners = ((x1, y1), (x1 + 28, y1), (x1 + 28, y1 + 28), (x1, y1 + 28), (x1, y1))
+        areas += "B 5\n" + "".join(f" {x} {y}\n" for x, y in corners)
+        areas += f"C 1 1\n {x1 + 14} {y1 + 14}\n 1 {number}\n"
+        labels += f"UPDATE plots SET use = '{CLASSES[kinds[r, c]]}' WHERE cat = {number};\n"
+    (folder / "areas.txt").write_text(areas)
+    (folder / "labels.sql").write_text(labels)
+    session.run("v.in.ascii", "-n", f"input={folder / 'areas.txt'}", "output=plots", "format=standard")
+    session.run("v.db.addtable", "map=plots", "columns=use varchar(10)")
+    session.run("db.execute", f"input={folder / 'labels.sql'}")
+
+
+def test_features_and_windows_of_maps_are_learnt_and_told(session, project, addons, grass_folder, tmp_path):
+    make_plots(session, tmp_path)
+    session.run("v.extract", "input=plots", "where=cat % 12 > 0", "output=known")
+    bands = ("band1=red", "band2=green", "band3=blue")
+    options = [f"{key}={value}" for key, value in (OPTIONS | {"scenes": "image"}).items()]
+    logs = tmp_path / "logs"
+    session.run(
+        "i.ann.classifier.train", *bands, "labels=known", "class_column=use", f"logs={logs}", *options
+    )
+    model = f"model={logs / 'classifier_places_best.h5'}"
+    predict = ("i.ann.classifier.predict", *bands, model)
+
+    done = session.run(*predict, "vector=plots", "output=told", "format=json")
+    summary = json.loads(done.stdout)
+    assert summary["maps"] == ["told"] and summary["without_data"] == 8
+    assert summary["without_data_names"][0] == "category 12"
+    rows = session.rows("told")
+    assert session.topology("told")["areas"] == session.topology("plots")["areas"] and len(rows) == 96
+    right = [row["use"] == row["class"] for row in rows if row["class"]]
+    assert len(right) == 88 and sum(right) > 70
+    assert all(row["class"] == "" for row in rows if int(row["cat"]) % 12 == 0)
+    first = rows[0]
+    assert float(first["probability"]) >= float(first["runner_up_probability"])
+    assert first["class"] != first["runner_up"]
+    assert "class" not in session.rows("plots")[0]
+    assert session.out("v.db.connect", "-g", "map=told").split("|")[1] == "told_1"
+
+    refused = session.run(*predict, "vector=told", "-u", check=False)
+    assert "has the column class and probability" in " ".join(refused.stderr.split())
+    session.run(*predict, "vector=told", "-u", "prefix=second_")
+    assert all(row["second_class"] == row["class"] for row in session.rows("told"))
+    create_mapset(project, "elsewhere")
+    other = open_session(project, "elsewhere", addons, grass_folder)
+    here = [f"{band}@{session.mapset}" for band in (*bands, "vector=told")]
+    refused = other.run("i.ann.classifier.predict", *here, model, "-u", check=False)
+    assert refused.returncode and "is in another mapset" in " ".join(refused.stderr.split())
+
+    session.run(*predict, "window=32", "output=land")
+    assert {"land", "land_probability"} <= session.maps("raster")
+    info = session.values("r.info", "-g", "map=land")
+    assert (info["rows"], info["cols"]) == ("8", "12")
+    assert int(session.values("r.univar", "-g", "map=land")["n"]) == 88 * 32**2
+    assert "water" in session.out("r.category", "map=land")
+    session.run(*predict, "window=32", "step=64", "output=coarse")
+    assert session.values("r.info", "-g", "map=coarse")["cols"] == "6"
 
 
 def test_bad_input_is_named_before_the_work(session, photos, tmp_path, tiny_model):
