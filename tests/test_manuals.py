@@ -13,6 +13,7 @@ import rasterio
 from rasterio.transform import from_origin
 
 from drawing import draw_scene, write_training_directory
+from labelled_files import noise, write_raster
 
 sys.path.append(str(Path(__file__).parents[1] / "docs"))
 from manuals_to_html import MANUALS, to_html
@@ -21,8 +22,9 @@ from manuals_to_html import MANUALS, to_html
 SMALLER = {
     r"epochs=20": "epochs=1",
     r"small_20\.h5": "small_1.h5",
-    r"steps_per_epoch=200": "steps_per_epoch=1 validation_steps=0",
+    r"steps_per_epoch=200": "steps_per_epoch=1 validation_steps=1",
     r"images_max_dim=256": "images_max_dim=64 images_min_dim=64",
+    r"model=roofs\.h5": "model=roofs.h5 confidence=0.1",  # whose weights are drawn by chance
 }
 MODEL_CODE = """
 import sys
@@ -31,12 +33,24 @@ from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.model import build_network
 from ann.weights import save_model
-for text in sys.argv[1:]:
-    path, bands, *classes = text.split(",")
-    config = MaskRCNNConfig(classes=tuple(classes), backbone="resnet18", image_shape=(64, 64),
-                         proposal_candidates=200, band_mean=(100.0,) * int(bands),
-                         band_scale=(50.0,) * int(bands), proposals_detection=20)
-    save_model(path, legacy_layout(build_network(config)), config)
+path, bands, *classes = sys.argv[1:]
+config = MaskRCNNConfig(classes=tuple(classes), backbone="resnet18", image_shape=(64, 64),
+                     proposal_candidates=200,
+                     band_mean=(100.0,) * int(bands), band_scale=(50.0,) * int(bands), proposals_detection=20)
+save_model(path, legacy_layout(build_network(config)), config)
+"""
+
+CLASSIFIER_CODE = """
+import sys
+import keras
+from ann.weights import save_model
+from ann.weights.layout import layer_groups
+from classifier.config import ClassifierConfig
+from classifier.network.model import build_network
+for path in sys.argv[1:]:
+    config = ClassifierConfig(classes=("wood", "stone"), backbone="resnet18", image_shape=(32, 32),
+                              band_mean=(100.0,) * 3, band_scale=(50.0,) * 3)
+    save_model(path, layer_groups(build_network(config)), config)
 """
 
 
@@ -72,8 +86,8 @@ def test_examples_of_detect_run(session, installed, tmp_path):
     session.run("g.region", "n=5550064", "s=5550000", "w=460000", "e=460064", "res=1")
     for name in ("ortho.red", "ortho.green", "ortho.blue", "may.red", "may.green", "may.blue", "may.nir"):
         session.calc(f"{name} = (row() * 7 + col() * 13) % 255")
-    models = ("city_200.h5,3,building,tree", "fields_50.h5,4,field")
-    session.python(MODEL_CODE, *(f"{tmp_path}/mask_rcnn_{model}" for model in models))
+    for name, bands, classes in (("city_200", 3, ("building", "tree")), ("fields_50", 4, ("field",))):
+        session.python(MODEL_CODE, str(tmp_path / f"mask_rcnn_{name}.h5"), str(bands), *classes)
     photos = tmp_path / "photos"
     photos.mkdir()
     image = draw_scene(height=64, width=64, objects=3, seed=1).image
@@ -87,6 +101,25 @@ def test_examples_of_detect_run(session, installed, tmp_path):
     session.variables["GRASS_OVERWRITE"] = "1"
     run_examples(session, "i.ann.maskrcnn.detect", tmp_path)
     assert {"building", "tree", "may_field", "may_instances"} <= session.maps()
+
+
+def test_examples_of_classifier_predict_run(session, installed, tmp_path):
+    """Photos, objects that were detected, and windows."""
+    session.run("g.region", "n=5550128", "s=5550000", "w=460000", "e=460128", "res=1")
+    for band in ("red", "green", "blue"):
+        session.calc(f"ortho.{band} = (row() * 7 + col() * 13) % 255")
+    session.run("i.group", "group=sentinel", "input=ortho.red,ortho.green,ortho.blue")
+    session.python(MODEL_CODE, str(tmp_path / "roofs.h5"), "3", "roof")
+    (tmp_path / "logs").mkdir()
+    names = [f"classifier_{name}_best.h5" for name in ("roofs", "material", "use")]
+    session.python(CLASSIFIER_CODE, *(str(tmp_path / "logs" / name) for name in names))
+    write_raster(tmp_path / "new_photos" / "a.tif", noise(40, 60), crs="EPSG:32633")
+    run_examples(session, "i.ann.classifier.predict", tmp_path)
+    rows = session.rows("roof")
+    assert rows and {row["class"] for row in rows} == {"roof"}
+    assert {row["material_class"] for row in rows} <= {"wood", "stone"}
+    assert {"photos", "land_use", "land_use_probability"} <= session.maps()
+    assert "a.tif" in (tmp_path / "classes.csv").read_text()
 
 
 @pytest.mark.parametrize("manual", MANUALS, ids=lambda path: path.stem)
