@@ -22,7 +22,7 @@ from manuals_to_html import MANUALS, to_html
 SMALLER = {
     r"epochs=20": "epochs=1",
     r"small_20\.h5": "small_1.h5",
-    r"steps_per_epoch=200": "steps_per_epoch=1 validation_steps=1",
+    r"steps_per_epoch=200": "steps_per_epoch=1 validation_steps=0",
     r"images_max_dim=256": "images_max_dim=64 images_min_dim=64",
     r"model=roofs\.h5": "model=roofs.h5 confidence=0.1",  # whose weights are drawn by chance
 }
@@ -33,11 +33,12 @@ from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.model import build_network
 from ann.weights import save_model
-path, bands, *classes = sys.argv[1:]
-config = MaskRCNNConfig(classes=tuple(classes), backbone="resnet18", image_shape=(64, 64),
-                     proposal_candidates=200,
-                     band_mean=(100.0,) * int(bands), band_scale=(50.0,) * int(bands), proposals_detection=20)
-save_model(path, legacy_layout(build_network(config)), config)
+for text in sys.argv[1:]:
+    path, bands, *classes = text.split(",")
+    config = MaskRCNNConfig(classes=tuple(classes), backbone="resnet18", image_shape=(64, 64),
+                         proposal_candidates=200, band_mean=(100.0,) * int(bands),
+                         band_scale=(50.0,) * int(bands), proposals_detection=20)
+    save_model(path, legacy_layout(build_network(config)), config)
 """
 
 CLASSIFIER_CODE = """
@@ -86,8 +87,8 @@ def test_examples_of_detect_run(session, installed, tmp_path):
     session.run("g.region", "n=5550064", "s=5550000", "w=460000", "e=460064", "res=1")
     for name in ("ortho.red", "ortho.green", "ortho.blue", "may.red", "may.green", "may.blue", "may.nir"):
         session.calc(f"{name} = (row() * 7 + col() * 13) % 255")
-    for name, bands, classes in (("city_200", 3, ("building", "tree")), ("fields_50", 4, ("field",))):
-        session.python(MODEL_CODE, str(tmp_path / f"mask_rcnn_{name}.h5"), str(bands), *classes)
+    models = ("city_200.h5,3,building,tree", "fields_50.h5,4,field")
+    session.python(MODEL_CODE, *(f"{tmp_path}/mask_rcnn_{model}" for model in models))
     photos = tmp_path / "photos"
     photos.mkdir()
     image = draw_scene(height=64, width=64, objects=3, seed=1).image
@@ -109,7 +110,7 @@ def test_examples_of_classifier_predict_run(session, installed, tmp_path):
     for band in ("red", "green", "blue"):
         session.calc(f"ortho.{band} = (row() * 7 + col() * 13) % 255")
     session.run("i.group", "group=sentinel", "input=ortho.red,ortho.green,ortho.blue")
-    session.python(MODEL_CODE, str(tmp_path / "roofs.h5"), "3", "roof")
+    session.python(MODEL_CODE, f"{tmp_path}/roofs.h5,3,roof")
     (tmp_path / "logs").mkdir()
     names = [f"classifier_{name}_best.h5" for name in ("roofs", "material", "use")]
     session.python(CLASSIFIER_CODE, *(str(tmp_path / "logs" / name) for name in names))
