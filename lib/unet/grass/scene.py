@@ -152,6 +152,7 @@ class ScenePredictor:
 def map_values(key: Key, rows: Rows, classes: np.ndarray, output: CellOutput) -> np.ndarray:
     """The values of some rows in one of the maps. classes: (h, W) int16; output: what was kept."""
     kind, class_id = key
+    classes = classes.astype(np.int32)  # int16 has no place for NULL
     if kind == "class":
         return np.where(rows.valid, classes, CELL_NULL)
     if kind == "area":  # the background is none
