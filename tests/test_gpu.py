@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 
 from ann.devices.available import gpu_in_use
+from ann.training.loop import make_optimizer
+from ann.training.settings import TrainingSettings
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.inference import Detector
 from maskrcnn.network.model import build_network
@@ -47,7 +51,7 @@ def train(steps_of):
     keras.utils.set_random_seed(1)
     model = TrainingNetwork(build_network(CONFIG))
     model.make_steps = lambda: steps_of(model)
-    model.compile(keras.optimizers.SGD(0.01, global_clipnorm=5.0))
+    model.compile(make_optimizer(TrainingSettings(name="", logs=Path(), learning_rate=1e-4)))
     model.optimizer.build(model.trainable_variables)
     batches = [draw_batch(seed) for seed in range(2)]
     return [model.train_on_batch(batches[step % 2])["loss"] for step in range(8)], model
