@@ -89,6 +89,11 @@ class Dataset:
     band_statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     @property
+    def counted(self) -> str:
+        """What `instance_counts` are numbers of, for people."""
+        return "instances" if self.labels == OBJECT_LABELS else f"labelled {self.labels}"
+
+    @property
     def instance_counts(self) -> tuple[int, ...]:
         """Instances of each class in `images` and `validation`."""
         return count_instances((*self.images, *self.validation), len(self.classes))

@@ -188,7 +188,7 @@ def _data(report: Report) -> Section:
     return Section(
         title="Data",
         texts=[
-            f"Images, and labelled {dataset.labels} of each class. Training and validation images are "
+            f"Images, and {dataset.counted} of each class. Training and validation images are "
             "different images (or, of a single image, different parts)."
         ],
         tables=[Table(head=["", "Images", "Million pixels", *dataset.classes], rows=rows)],

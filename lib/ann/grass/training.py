@@ -139,7 +139,7 @@ def write_shards(module: TrainModule, options: Options, flags: Flags, cluster: C
     size = module.image_size(options, flags)
     dataset = read_labels(module, options, flags)
     for name, count in zip(dataset.classes, dataset.instance_counts, strict=True):
-        gs.message(f"  {name}: {count} labelled {dataset.labels}")
+        gs.message(f"  {name}: {count} {dataset.counted}")
     manifest = write_dataset(
         dataset,
         options["shards"],

@@ -183,9 +183,7 @@ def summarise(dataset: Dataset) -> str:
     classes = len(dataset.classes)
     parts = [count_instances(part, classes) for part in (dataset.images, dataset.validation)]
     for name, training, validation in zip(dataset.classes, *parts, strict=True):
-        lines.append(
-            f"  {name}: {training} labelled {dataset.labels} to train on, {validation} to validate with"
-        )
+        lines.append(f"  {name}: {training} {dataset.counted} to train on, {validation} to validate with")
     return "\n".join(lines)
 
 
