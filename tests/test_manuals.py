@@ -33,6 +33,7 @@ from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.model import build_network
 from ann.weights import save_model
+keras.utils.set_random_seed(2)  # with some weights nothing is detected
 for text in sys.argv[1:]:
     path, bands, *classes = text.split(",")
     config = MaskRCNNConfig(classes=tuple(classes), backbone="resnet18", image_shape=(64, 64),
