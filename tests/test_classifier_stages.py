@@ -24,13 +24,13 @@ def changed(network, stage, train_batch_norm):
     """Names of the layers, and kinds of the variables, that a step changes."""
     TASK.set_trainable(network, stage, train_batch_norm)
     model = ClassifierTraining(network, CONFIG)
-    before = [np.array(variable.numpy()) for variable in network.variables]
+    before = [np.array(variable.numpy()) for variable in network.weights]
     model.compile(optimizer=keras.optimizers.AdamW(1e-3), jit_compile=False)
     losses = model.train_on_batch(BATCH, return_dict=True)
     assert losses["loss"] == pytest.approx(losses["class_loss"]) and 0 <= losses["accuracy"] <= 1
     found = [
         variable.path.split("/")[-2:]
-        for variable, values in zip(network.variables, before, strict=True)
+        for variable, values in zip(network.weights, before, strict=True)
         if np.abs(variable.numpy() - values).max() > 0
     ]
     return {layer for layer, _ in found}, {kind for _, kind in found}

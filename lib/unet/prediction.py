@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from ann.devices.available import check_device_count
 from ann.inference.compilation import compile_function, compile_model
 from ann.inference.field_of_view import reach
 from ann.inference.openvino import Part, choose_runtime, part_compiler
@@ -67,6 +68,7 @@ def load_networks(
         DeviceError: there are fewer devices.
         ModelFileError: the file lacks a part of the network.
     """
+    check_device_count(device_count)  # before anything is computed: TensorFlow divides devices only then
     network = load_network(model)
     seen = reach(network, model.config.size_multiple)
     if device_count > 1:
