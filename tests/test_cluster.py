@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from rasterio.transform import from_origin
 
 from ann.cluster.connection import Cluster, Node, check_nodes, connect
 from ann.cluster.prepare import write_dataset
@@ -241,8 +242,9 @@ def test_class_rasters_go_from_tasks_to_training_to_prediction_on_a_cluster(
         labels = np.zeros((64, 96), np.uint8)
         labels[8 + number : 30, 10:] = 255
         image = np.repeat(labels[..., None] // 2 + 60, 3, axis=-1)
-        write_raster(tmp_path / "data" / "images" / f"{number}.tif", image, crs=CRS)
-        write_raster(tmp_path / "data" / "masks" / f"{number}.tif", labels, crs=CRS)
+        ground = {"crs": CRS, "transform": from_origin(500_000 + 100 * number, 5_500_000, 1, 1)}
+        write_raster(tmp_path / "data" / "images" / f"{number}.tif", image, **ground)
+        write_raster(tmp_path / "data" / "masks" / f"{number}.tif", labels, **ground)
     cluster, backend = f"cluster={nodes.address}", {"KERAS_BACKEND": "torch"}
     train = ("i.ann.unet.train", "classes=road", "architecture=unet_vgg", "tile_size=32", cluster)
     done = session.run(*train, f"training_dataset={tmp_path}/data", f"shards={tmp_path}/set")
@@ -267,8 +269,8 @@ def test_class_rasters_go_from_tasks_to_training_to_prediction_on_a_cluster(
     model = f"model={tmp_path}/logs/unet_roads_1.h5"
     session.run(*predict, model, "output=here", "nprocs=1", **backend)
     session.run(*predict, model, "output=there", cluster, **backend)
-    session.run("g.region", "raster=here_0_road")
     for number in range(4):
+        session.run("g.region", f"raster=here_{number}_road")
         session.calc(f"difference = abs(here_{number}_road - there_{number}_road)")
         values = session.values("r.univar", "-g", "map=difference")
         assert int(values["n"]) == 64 * 96 and float(values["max"]) < 1e-5
