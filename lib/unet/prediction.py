@@ -8,7 +8,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from ann.devices.available import check_device_count
 from ann.inference.compilation import compile_function, compile_model
 from ann.inference.field_of_view import reach
 from ann.inference.openvino import Part, choose_runtime, part_compiler
@@ -68,14 +67,12 @@ def load_networks(
         DeviceError: there are fewer devices.
         ModelFileError: the file lacks a part of the network.
     """
-    check_device_count(device_count)  # before anything is computed: TensorFlow divides devices only then
-    network = load_network(model)
-    seen = reach(network, model.config.size_multiple)
     if device_count > 1:
         loaded, runtime = load_on_devices(lambda: probability_network(load_network(model)), device_count)
-        return loaded, runtime, seen
+        return loaded, runtime, network_reach(model.config)
+    network = load_network(model)
     loaded, runtime = fastest_network(network, keras_only=keras_only, threads=threads)
-    return [loaded], runtime, seen
+    return [loaded], runtime, reach(network, model.config.size_multiple)
 
 
 def network_reach(config: UNetConfig) -> int:
