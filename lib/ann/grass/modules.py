@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import grass.script as gs
@@ -17,9 +17,12 @@ from ann.errors import AnnError
 HELD_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def run_apart(module: str, *, timeout: float | None = None, **options) -> subprocess.CompletedProcess[str]:
+def run_apart(
+    module: str, *, timeout: float | None = None, env: Mapping[str, str] | None = None, **options
+) -> subprocess.CompletedProcess[str]:
     """Run a module out of reach of a Ctrl-C on the terminal; what it prints is in the result, errors too.
 
+    env: its environment, e.g. with a region of its own; None is that of this process.
     timeout: seconds, after which it and its database driver are ended; the return code is negative then.
     """
     process = subprocess.Popen(
@@ -30,6 +33,7 @@ def run_apart(module: str, *, timeout: float | None = None, **options) -> subpro
         text=True,
         errors="replace",
         start_new_session=True,
+        env=env,
     )
     try:
         output, errors = process.communicate(timeout=timeout)
