@@ -287,8 +287,10 @@ def detect(run: Run) -> dict:
 
     from ann.data.samples.scaling import scale_pixels
     from ann.devices.available import list_devices
+    from ann.inference.processes import device_processes, wants_processes
     from ann.inference.scene import ArrayScene
     from drawing import draw_scene
+    from maskrcnn.cluster import DetectionWork
     from maskrcnn.detector import detection_workers, load_detectors
     from maskrcnn.instances.pipeline import DetectionSettings, find_by_workers
     from maskrcnn.model_file import read_model
@@ -296,7 +298,8 @@ def detect(run: Run) -> dict:
     model = read_model(Path(run.folder, "model.h5"))
     config, count, size = model.config, run.device_count, run.size
     # OpenVINO would run on one device only, and beside one backend as beside another
-    detectors, _ = load_detectors(model, config, device_count=count, keras_only=True)
+    apart = wants_processes(count)
+    detectors, _ = load_detectors(model, config, device_count=1 if apart else count, keras_only=True)
     tiles = run.steps * run.images * count
     height = tiles * (size - 1) + 1  # tiles share a row
     ground = draw_scene(height=size, width=size, objects=object_count(size), seed=1).image
@@ -308,13 +311,19 @@ def detect(run: Run) -> dict:
     for detector in detectors[1:]:
         detector(batch)
     settings = DetectionSettings.for_model(config, overlap=1, batch_size=run.images, confidence=confidence)
-    print("READY", flush=True)
-    sys.stdin.readline()
-    begun = time.monotonic()
-    with detection_workers(detectors, settings) as workers:
+    if apart:
+        work = DetectionWork(config=config, settings=settings, keras_only=True)
+        at_work = device_processes(model.path, work, count)
+    else:
+        at_work = detection_workers(detectors, settings)
+    with at_work as found:
+        workers = found[0] if apart else found
+        print("READY", flush=True)
+        sys.stdin.readline()
+        begun = time.monotonic()
         for _ in find_by_workers(scene, workers, settings):
             pass
-    ended = time.monotonic()
+        ended = time.monotonic()
     found = {"first_s": first, "devices": ", ".join(list_devices()[:count]), "images": tiles}
     return found | {"begun": begun, "ended": ended, "seconds_per_image": (ended - begun) / tiles}
 

@@ -7,8 +7,11 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from warm_python import WarmPython
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -25,14 +28,26 @@ class GrassSession:
         self, module: str, *arguments: str, check: bool = True, **more: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a module; the output is captured. more: environment variables."""
-        done = subprocess.run(
-            [module, *arguments], env=self.variables | more, capture_output=True, text=True, errors="replace"
-        )
+        variables = self.variables | more
+        program = self._python_program(module, arguments)
+        if program and warm_python().suits(variables):
+            done = warm_python().run(program, variables)
+        else:
+            done = subprocess.run(
+                [module, *arguments], env=variables, capture_output=True, text=True, errors="replace"
+            )
         if check and done.returncode:
             raise AssertionError(
                 f"{module} {arguments} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
             )
         return done
+
+    def _python_program(self, module: str, arguments: Sequence[str]) -> list[str]:
+        """What Python runs, if that is one of our modules or code; else nothing."""
+        if module == sys.executable and arguments[0] == "-c":
+            return list(arguments)
+        script = Path(self.variables["GRASS_ADDON_BASE"], "scripts", module)
+        return [str(script), *arguments] if module.startswith("i.ann.") and script.exists() else []
 
     def out(self, module: str, *arguments: str) -> str:
         """What a module prints."""
@@ -74,6 +89,12 @@ class GrassSession:
 
 
 @functools.cache
+def warm_python() -> WarmPython:
+    """A server for the programs that import Keras."""
+    return WarmPython(common_variables())
+
+
+@functools.cache
 def grass_config(item: str) -> str:
     """`grass --config`: path, version, python_path."""
     return subprocess.run(
@@ -97,7 +118,7 @@ def open_session(project: Path, mapset: str, addons: Path, folder: Path) -> Gras
     return GrassSession(
         project=project,
         mapset=mapset,
-        variables=os.environ
+        variables=common_variables()
         | {
             "GISBASE": gisbase,
             "GISRC": str(gisrc),
@@ -108,10 +129,19 @@ def open_session(project: Path, mapset: str, addons: Path, folder: Path) -> Gras
             "PYTHONPATH": os.pathsep.join(
                 [str(REPOSITORY / "lib"), str(REPOSITORY / "tests"), grass_config("python_path")]
             ),
-            "OMP_NUM_THREADS": "1",
-            "TF_CPP_MIN_LOG_LEVEL": "2",
         },
     )
+
+
+def common_variables() -> dict[str, str]:
+    """The environment of all programs that tests start."""
+    # the settings of a session that the tests were started in are not theirs, and what is compiled is kept
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("GRASS_") and name != "PYTHONDONTWRITEBYTECODE"
+    }
+    return ours | {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
 
 
 def create_project(path: Path, coordinate_system: str) -> Path:

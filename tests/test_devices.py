@@ -125,6 +125,11 @@ def test_processes_that_a_launcher_started_train_as_one_with_two_images(images, 
     outputs = [process.communicate(timeout=900)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert_same_weights(tmp_path / "one" / "mask_rcnn_one_1.h5", tmp_path / "rank_0" / "mask_rcnn_two_1.h5")
+    one, two = (log.read_rows(tmp_path / path)[0] for path in ("one/one.csv", "rank_0/two.csv"))
+    scores = [name for name in one if "AP" in name]  # each process scored a part of the windows
+    assert len(scores) > 3
+    for name in scores:
+        assert float(two[name]) == pytest.approx(float(one[name]), abs=1e-3), name
     assert not list((tmp_path / "rank_1").iterdir())  # only the first process writes, and tells
     assert "4/4" in outputs[0] and "4/4" not in outputs[1]
 

@@ -6,6 +6,9 @@ import contextlib
 import io
 import json
 import math
+import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -20,6 +23,7 @@ from ann.data.outlines.rle import mask_from_runs, runs_from_mask
 from ann.data.readers.formats import open_dataset
 from ann.data.samples.batches import ValidationBatches
 from ann.data.samples.samples import SampleSettings
+from ann.devices.sharing import Sharing
 from labelled_files import noise, rectangle, write_raster, write_scene
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.scores.average_precision import score
@@ -289,6 +293,31 @@ def test_windows_are_scored_as_the_network_sees_them(dataset):
     assert scores.truth.tolist() == [6, 2]
     assert scores.average_precision("box") == pytest.approx(1), scores.columns()
     assert scores.average_precision("mask", 0.75) == pytest.approx(1)
+
+
+def test_processes_that_share_the_windows_find_what_one_finds(dataset):
+    """Threads stand for the processes: one more than there are windows."""
+    windows = ValidationBatches(
+        dataset.images, replace(CONFIG, max_instances=100), SampleSettings(augment=False)
+    )
+    count, oracle = 4, Oracle(dataset.images)
+    said, meeting = [None] * count, threading.Barrier(count, timeout=60)
+
+    def detect(rank):
+        def gather(own):
+            said[rank] = pickle.dumps(own)
+            meeting.wait()
+            return [pickle.loads(one) for one in said]
+
+        return detect_windows(oracle, windows, batch_size=2, sharing=Sharing(rank, count, gather))
+
+    with ThreadPoolExecutor(count) as pool:
+        found = list(pool.map(detect, range(count)))
+    assert len(oracle.calls) == 3  # each window was looked at once
+    expected = detect_windows(oracle, windows)
+    for results in found:
+        assert [result.name for result in results] == [result.name for result in expected]
+        np.testing.assert_equal(score(results, CLASSES).columns(), score(expected, CLASSES).columns())
 
 
 def test_whole_images_are_scored_as_they_are_detected_in(dataset):

@@ -53,7 +53,7 @@ class TinyTraining(TrainingModel):
 class NoScores:
     """A `Scorer` that has nothing to say."""
 
-    def __init__(self, job, network):
+    def __init__(self, job, network, sharing):
         pass
 
     def score(self):

@@ -46,7 +46,10 @@ class TestOutcome:
 
 
 class Scorer(Protocol):
-    """Scores the network, with the weights it has at that time, on labelled images."""
+    """Scores the network, with the weights it has at that time, on labelled images.
+
+    Of several processes each scores a part of the images; all must call `score` and `test`, and get the same.
+    """
 
     def score(self) -> dict[str, float]:
         """Columns of the row of an epoch: scores on the validation images; none without such images."""
@@ -74,7 +77,7 @@ class Task:
         whether normalisations are trained with the batch's statistics.
     training_model: a class of `TrainingModel`, and what it is made of.
     make_feed: batches of a job; the slice says which rows of each batch are wanted.
-    make_scorer: of a job, for the network that is trained.
+    make_scorer: of a job, for the network that is trained; with a `Sharing`, processes score together.
     """
 
     kind: ModelKind
@@ -90,7 +93,7 @@ class Task:
     set_trainable: Callable[[keras.Model, str, bool], None]
     training_model: Callable[[keras.Model, ModelConfig], tuple[type[TrainingModel], tuple]]
     make_feed: Callable[[Job, slice], Feed]
-    make_scorer: Callable[[Job, keras.Model], Scorer]
+    make_scorer: Callable[..., Scorer]
 
     @property
     def name(self) -> str:

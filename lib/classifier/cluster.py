@@ -15,7 +15,7 @@ from classifier.model_file import read_model
 
 @dataclass(frozen=True, kw_only=True)
 class ClassWork:
-    """What workers do with images, see `ann.cluster.tiles.TileWork`."""
+    """What workers do with images, see `ann.inference.workers.TileWork`."""
 
     batch_size: int
     keras_only: bool = False

@@ -9,6 +9,7 @@ import numpy as np
 
 from ann.data.samples.batches import ValidationBatches, padded_batches
 from ann.data.targets.classes import IMAGE_CLASSES
+from ann.devices.sharing import ALONE, Sharing
 from ann.evaluation import charts
 from ann.evaluation.pictures import COLOURS, jpeg, shown_pixels
 from ann.evaluation.report import Figure, Row, ScoreParts, Section, Table, count, number
@@ -57,8 +58,8 @@ class ClassScorer:
     network: gives probabilities with the weights as they are at that time.
     """
 
-    def __init__(self, job: Job, network: Network):
-        self._job, self._network = job, network
+    def __init__(self, job: Job, network: Network, sharing: Sharing = ALONE):
+        self._job, self._network, self._sharing = job, network, sharing
         self._windows: ValidationBatches | None = validation_batches(job, job.config, IMAGE_CLASSES)
         self._told: Told | None = None
 
@@ -71,11 +72,15 @@ class ClassScorer:
 
     def _tell(self, windows: ValidationBatches) -> Told:
         settings, classes = self._job.settings, self._job.config.classes
-        labels, probabilities = [], [np.zeros((0, len(classes)), np.float32)]
-        for _, batch, images in padded_batches(windows, settings.batch_size, settings.workers):
-            labels += [sample.class_id - 1 for sample in batch]
-            probabilities.append(self._network(images)[: len(batch)])
-        scores = ClassScores(classes, np.array(labels, dtype=np.int64), np.concatenate(probabilities))
+        found = {}
+        for numbers, samples, images in padded_batches(
+            windows, settings.batch_size, settings.workers, self._sharing
+        ):
+            told = self._network(images)[: len(samples)]
+            for index, sample, values in zip(numbers, samples, told, strict=True):
+                found[index] = sample.class_id - 1, values
+        labels, probabilities = zip(*self._sharing.collect(found), strict=True)
+        scores = ClassScores(classes, np.array(labels, dtype=np.int64), np.stack(probabilities))
         return Told(windows=windows, scores=scores)
 
     def test(self, model: str) -> TestOutcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ann.data.dataset import IMAGE_LABELS
 from ann.data.targets.classes import IMAGE_CLASSES
+from ann.devices.sharing import ALONE, Sharing
 from ann.task import Feed, Scorer, Task
 from ann.training.job import Job
 from ann.training.preparation import feed_of
@@ -48,11 +49,11 @@ def _make_feed(job: Job, part: slice) -> Feed:
     return feed_of(job, IMAGE_CLASSES, part)
 
 
-def _make_scorer(job: Job, network) -> Scorer:
+def _make_scorer(job: Job, network, sharing: Sharing = ALONE) -> Scorer:
     from classifier.prediction import probability_network
     from classifier.scorer import ClassScorer
 
-    return ClassScorer(job, probability_network(network))
+    return ClassScorer(job, probability_network(network), sharing)
 
 
 TASK = Task(

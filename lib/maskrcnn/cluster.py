@@ -38,20 +38,28 @@ class PackedInstance:
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionWork:
-    """What workers do with tiles, see `ann.cluster.tiles.TileWork`. config: with the tile size to use."""
+    """What workers do with tiles, see `ann.inference.workers.TileWork`.
+
+    config: with the tile size to use; keras_only, precision: see `load_detectors`.
+    """
 
     config: MaskRCNNConfig
     settings: DetectionSettings
     keras_only: bool = False
+    precision: str = "auto"
 
     def load(self, path: Path, threads: int) -> tuple[Callable[[TileBatch], Sequence], str]:
         """See `TileWork`."""
-        from maskrcnn.detector import load_detectors
+        from maskrcnn.detector import load_detectors, within_memory
 
         (detector,), runtime = load_detectors(
-            read_model(path), self.config, keras_only=self.keras_only, threads=threads
+            read_model(path),
+            self.config,
+            keras_only=self.keras_only,
+            threads=threads,
+            precision=self.precision,
         )
-        detector = functools.partial(detector, confidence=self.settings.lowest_score)
+        detector = within_memory(functools.partial(detector, confidence=self.settings.lowest_score))
         find = network_finder(detector, self.settings)
 
         def work(batch: TileBatch) -> list[tuple[PackedInstance, ...]]:

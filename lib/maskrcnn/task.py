@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ann.data.dataset import OBJECT_LABELS
+from ann.devices.sharing import ALONE, Sharing
 from ann.task import Feed, Scorer, Task
 from ann.training.job import Job
 from maskrcnn.config import MaskRCNNConfig
@@ -43,11 +44,11 @@ def _make_feed(job: Job, part: slice) -> Feed:
     return make_feed(job, part)
 
 
-def _make_scorer(job: Job, network) -> Scorer:
+def _make_scorer(job: Job, network, sharing: Sharing = ALONE) -> Scorer:
     from maskrcnn.network.inference import Detector
     from maskrcnn.scores.scorer import DetectionScorer
 
-    return DetectionScorer(job, Detector(network))
+    return DetectionScorer(job, Detector(network), sharing)
 
 
 TASK = Task(

@@ -16,7 +16,7 @@ from unet.model_file import read_model
 
 @dataclass(frozen=True, kw_only=True)
 class CellWork:
-    """What workers do with tiles, see `ann.cluster.tiles.TileWork`."""
+    """What workers do with tiles, see `ann.inference.workers.TileWork`."""
 
     settings: CellSettings
     output: CellOutput

@@ -11,6 +11,7 @@ from ann.data.outlines.class_raster import UNKNOWN
 from ann.data.samples.batches import ValidationBatches, padded_batches, window_name
 from ann.data.samples.order import evenly
 from ann.data.targets.cells import CELLS, example_raster
+from ann.devices.sharing import ALONE, Sharing
 from ann.evaluation import charts
 from ann.evaluation.pictures import COLOURS, IGNORED, jpeg, resize, shown_pixels
 from ann.evaluation.report import Figure, Row, ScoreParts, Section, Table, count, number
@@ -43,8 +44,8 @@ class CellScorer:
     settings: how whole images are cut into tiles.
     """
 
-    def __init__(self, job: Job, network: Network, settings: CellSettings):
-        self._job, self._network, self._settings = job, network, settings
+    def __init__(self, job: Job, network: Network, settings: CellSettings, sharing: Sharing = ALONE):
+        self._job, self._network, self._settings, self._sharing = job, network, settings, sharing
         self._windows: ValidationBatches | None = validation_batches(job, job.config, CELLS)
         self._scores: CellScores | None = None
         self._figures: tuple[Figure, ...] = ()
@@ -54,17 +55,19 @@ class CellScorer:
         if self._windows is None:
             return {}
         classes = self._job.config.classes
-        counts, figures = [], []
+        found = {}
         drawn = set(evenly(self._windows.sample_count, PICTURES))
         settings = self._job.settings
-        for start, batch, images in padded_batches(self._windows, settings.batch_size, settings.workers):
-            predicted = class_of_probabilities(self._network(images))
-            for index, (sample, cells) in enumerate(zip(batch, predicted, strict=False), start):
-                counts.append(count_cells(sample.labels, cells, len(classes)))
-                if index in drawn:
-                    figures.append(self._picture(index, sample, cells))
+        for numbers, samples, images in padded_batches(
+            self._windows, settings.batch_size, settings.workers, self._sharing
+        ):
+            predicted = class_of_probabilities(self._network(images)[: len(samples)])
+            for index, sample, cells in zip(numbers, samples, predicted, strict=True):
+                picture = self._picture(index, sample, cells) if index in drawn else None
+                found[index] = count_cells(sample.labels, cells, len(classes)), picture
+        counts, pictures = zip(*self._sharing.collect(found), strict=True)
         self._scores = CellScores(classes, add_up(counts, len(classes)))
-        self._figures = tuple(figures)
+        self._figures = tuple(picture for picture in pictures if picture)
         return self._scores.columns()
 
     def _picture(self, index: int, sample, predicted: np.ndarray) -> Figure:
@@ -83,14 +86,15 @@ class CellScorer:
     def test(self, model: str) -> TestOutcome:
         """See `Scorer`."""
         job, classes = self._job, self._job.config.classes
-        counts = []
+        counts = {}
         workers = Here(cell_worker(self._network, self._settings))
-        for image in job.held_out:
+        for index in self._sharing.part(len(job.held_out)):
+            image = job.held_out[index]
             part = Part(row=0, column=0, height=image.height, width=image.width)
             rows = predict_cells(LabelledScene(image), part, workers, self._settings)
             predicted = np.concatenate([class_of_probabilities(one.values) for one in rows])
-            counts.append(count_cells(example_raster(image.read(None)), predicted, len(classes)))
-        scores = CellScores(classes, add_up(counts, len(classes)))
+            counts[index] = count_cells(example_raster(image.read(None)), predicted, len(classes))
+        scores = CellScores(classes, add_up(self._sharing.collect(counts), len(classes)))
         content = {
             "all": known(scores.columns()),
             "classes": {name: known(scores.of_class(index)) for index, name in enumerate(classes, 1)},

@@ -7,6 +7,7 @@ import re
 from ann.backbones.names import UPPER_LAYERS
 from ann.data.dataset import CELL_LABELS, OBJECT_LABELS
 from ann.data.targets.cells import CELLS
+from ann.devices.sharing import ALONE, Sharing
 from ann.task import Feed, Scorer, Task
 from ann.training.job import Job
 from ann.training.preparation import feed_of
@@ -51,7 +52,7 @@ def _make_feed(job: Job, part: slice) -> Feed:
     return feed_of(job, CELLS, part)
 
 
-def _make_scorer(job: Job, network) -> Scorer:
+def _make_scorer(job: Job, network, sharing: Sharing = ALONE) -> Scorer:
     from ann.inference.field_of_view import reach
     from unet.prediction import probability_network
     from unet.scorer import CellScorer
@@ -59,7 +60,7 @@ def _make_scorer(job: Job, network) -> Scorer:
 
     largest = max((max(image.height, image.width) for image in job.held_out), default=None)
     settings = cell_settings(job.config, reach(network, job.config.size_multiple), largest=largest)
-    return CellScorer(job, probability_network(network), settings)
+    return CellScorer(job, probability_network(network), settings, sharing)
 
 
 TASK = Task(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from ann.inference.cells import CellSettings, halo, smallest_tile
+from ann.inference.cells import CellSettings, halo
 from ann.inference.tile_rows import NetworkInput
 from unet.config import UNetConfig
 
-SIDE = 1024  # pixels of tiles, where nothing else is asked for
+SIDE = 1024  # pixels of tiles at least, where nothing else is asked for
+HALOS = 9  # across such a tile at least: then 1.65 times the cells that are wanted are computed at most
 
 
 def cell_settings(
@@ -27,7 +28,7 @@ def cell_settings(
     """
     stride = config.size_multiple
     if side is None:
-        side = max(SIDE, smallest_tile(reach, stride))
+        side = max(SIDE, HALOS * halo(reach, stride))
         if largest is not None:  # a scene may begin anywhere between two multiples of the stride
             side = min(side, (-(-largest // stride) + 1) * stride + 2 * halo(reach, stride))
     given = NetworkInput(

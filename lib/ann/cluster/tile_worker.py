@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,13 +34,18 @@ class SceneFile:
 class TileWorker:
     """Loads the model once, then works on batch after batch; made an actor by `tiles`.
 
-    work: see `tiles.TileWork`; threads: of the network, 0 as many as it likes.
+    `detect` is called from several threads: one reads the tiles of its batch while the network is at work on
+    another's. The network is always called by the same thread, as some libraries keep what they prepared by
+    thread.
+    work: see `workers.TileWork`; threads: of the network, 0 as many as it likes.
     """
 
     def __init__(self, work, threads: int):
         self._work = work
         self._threads = threads
         self._scene: tuple[SceneFile, object] | None = None
+        self._reading = threading.Lock()
+        self._network = ThreadPoolExecutor(1, "network")
 
     def load(self, model: bytes) -> str:
         """Build the network from a model file's content; returns what runs it."""
@@ -48,7 +55,7 @@ class TileWorker:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.h5"
             path.write_bytes(model)
-            self._make, runtime = self._work.load(path, self._threads)
+            self._make, runtime = self._network.submit(self._work.load, path, self._threads).result()
         return runtime
 
     def process(self) -> int:
@@ -64,8 +71,9 @@ class TileWorker:
             SceneError: the scene can't be read.
         """
         if scene is None:
-            return list(self._make(batch))
-        read = [read_tile(self._open(scene), tile) for tile in batch.tiles]
+            return self._made(batch)
+        with self._reading:
+            read = [read_tile(self._open(scene), tile) for tile in batch.tiles]
         shown = [index for index, (_, valid) in enumerate(read) if valid.any()]
         found: list = [None] * len(read)
         if shown:
@@ -75,9 +83,12 @@ class TileWorker:
                 pixels=tuple(read[index][0] for index in shown),
                 valid=tuple(read[index][1] for index in shown),
             )
-            for index, made in zip(shown, self._make(part), strict=False):
+            for index, made in zip(shown, self._made(part), strict=False):
                 found[index] = made
         return found
+
+    def _made(self, batch: TileBatch) -> list:
+        return self._network.submit(lambda: list(self._make(batch))).result()
 
     def _open(self, scene: SceneFile):
         """The scene, kept open until another one is asked for."""

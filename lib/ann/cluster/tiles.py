@@ -10,40 +10,26 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from ann.cluster.connection import Cluster, Node, connect, on_node
 from ann.cluster.tile_worker import SceneFile, TileWorker
 from ann.errors import AnnError, ClusterError
 from ann.inference.tile_rows import TileBatch, Workers
+from ann.inference.workers import TileWork
 from ann.weights import ModelFile
 
 CPUS_PER_WORKER = 4  # threads of a network on a CPU: more of them are worth less than another worker
 RESERVED_CPUS = 0.5  # that Ray counts for a worker: it is the driver that shares the work out
-BATCHES_PER_WORKER = 2  # one in work, one waiting beside it
+BATCHES_PER_WORKER = 2  # one in work, one that is read meanwhile
 TRIES = 4  # at one batch, where workers die
 STARTS = 3  # of a worker that dies without finishing a batch, before its place is given up
 START_SECONDS = 300  # without any worker ready, before it is given up: loading a model takes 10 to 60
 
 Tell = Callable[[str], None]
-
-
-class TileWork(Protocol):
-    """What workers do with tiles; pickled and sent to them. One for each kind of network.
-
-    load: the path of a model file, threads of the network (0: as many as it likes) -> a function of a batch
-        that gives for each tile what was made of it, small enough to travel, and what runs the network.
-        Imports Keras.
-    unpack: what was made of a tile, as the pipeline wants it.
-    """
-
-    def load(self, path: Path, threads: int) -> tuple[Callable[[TileBatch], Sequence], str]: ...
-
-    def unpack(self, made: object) -> object: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +155,7 @@ class ClusterWorkers:
             num_cpus=min(RESERVED_CPUS, seat.node.cpus),
             num_gpus=seat.gpus,
             max_restarts=0,
+            max_concurrency=BATCHES_PER_WORKER + 1,  # and one that asks for the process
             scheduling_strategy=on_node(seat.node.id, soft=True),
         )
         worker = _Worker(seat, actor.remote(network.work, seat.threads), starts)

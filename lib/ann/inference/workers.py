@@ -8,10 +8,28 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 from ann.inference.tile_rows import Here, TileBatch, Workers
 
 FINISHING_THREADS = 2  # for each function
+
+
+class TileWork(Protocol):
+    """What workers in other processes, here or on other machines, do with tiles; pickled and sent to them.
+
+    There is one for each kind of network.
+
+    load: the path of a model file, threads of the network (0: as many as it likes) -> a function of a batch
+        that gives for each tile what was made of it, small enough to travel, and what runs the network.
+        Imports Keras.
+    unpack: what was made of a tile, as the pipeline wants it.
+    """
+
+    def load(self, path: Path, threads: int) -> tuple[Callable[[TileBatch], Sequence], str]: ...
+
+    def unpack(self, made: object) -> object: ...
 
 
 @contextmanager

@@ -84,6 +84,13 @@ def first_says(value: float) -> float:
     return float(said)
 
 
+def gather(own: object) -> list:
+    """An object of each process, in the order of the ranks."""
+    found = [None] * group.get_world_size()
+    group.all_gather_object(found, own)
+    return found
+
+
 @contextlib.contextmanager
 def join_group(place: Place) -> Iterator[None]:
     """Inside of the context this process belongs to the group; one that a launcher has joined is used."""

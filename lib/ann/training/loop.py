@@ -23,7 +23,14 @@ from ann.training import log, memory, state
 from ann.training.job import Reporter
 from ann.training.model import TrainingModel
 from ann.training.replicas import Devices
-from ann.training.schedule import Stage, TimeBudget, choose_stage, learning_rate_share, plan_stages
+from ann.training.schedule import (
+    Stage,
+    TimeBudget,
+    choose_stage,
+    epoch_share,
+    learning_rate_share,
+    plan_stages,
+)
 from ann.training.settings import TrainingSettings
 from ann.weights import save_model
 
@@ -86,10 +93,11 @@ def run_epochs(
     Args:
         feed: batches by number, counted from 0 over the whole run for training; called from several threads.
         first_epoch: above 1, the run goes on from the state saved after the epoch before.
-        score: scores of the network as it is, called after each epoch; they become columns of its row. The
-            best model is the one that ranks highest by `task.ranking`, without scores by the lowest loss.
+        score: scores of the network as it is, called after each epoch, in all processes; they become columns
+            of its row. The best model is the one that ranks highest by `task.ranking`, without scores by the
+            lowest loss.
         record: called with the row of each epoch when it is in the table.
-        devices: those that `model` is trained on; of several processes only the first writes and scores.
+        devices: those that `model` is trained on; of several processes only the first writes.
 
     Raises:
         AnnError: the loss is no longer a number, or the memory does not suffice.
@@ -168,8 +176,8 @@ def train_epoch(
 ) -> int:
     """Train for an epoch, validate, and keep what it gave; returns the number of batches taken so far.
 
-    When the stage's time is used up, the epoch ends with the step that is being made. taken: batches before
-    it; compiling: its first step takes far longer.
+    When the stage's time or the epoch's own is used up, the epoch ends with the step that is being made.
+    taken: batches before it; compiling: its first step takes far longer.
     """
     settings, reporter = run.settings, run.reporter
     steps, total = settings.steps_per_epoch, settings.steps_per_epoch * settings.epochs
@@ -177,6 +185,7 @@ def train_epoch(
     started = told = time.monotonic()
     timed_from = (0, started)  # number of steps that were done, and when
     time_used = run.time_used()
+    ends = min(stage.end, time_used + epoch_share(settings.epochs))
     for step in range(1, steps + 1):
         run.model.set_learning_rate(learning_rate(settings, stage, epoch, step, time_used))
         with collecting_paused() if compiling and step == 1 else contextlib.nullcontext():
@@ -201,14 +210,14 @@ def train_epoch(
                 )
             reporter.message(text)
         time_used = run.time_used()
-        if time_used >= stage.end:
+        if time_used >= ends:
             break
     losses = sums.means()  # waits for the last step
     check_finite(sums.total, epoch)
     run.model.share()
     pace = _pace(timed_from, step, time.monotonic(), run, total - epoch * steps)
     losses |= {f"val_{name}": value for name, value in validate(run).items()}
-    scores = run.score() if run.score and run.devices.first else {}
+    scores = run.score() if run.score else {}
     row = {
         "epoch": epoch,
         "stage": stage.layers,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import _thread
 import contextlib
-import multiprocessing
 import os
 import shutil
 import signal
@@ -23,28 +22,19 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 
 from ann.devices.place import MEETING_FILE, Place
+from ann.devices.processes import END_SECONDS, core_share, end_processes, end_with_parent, start_process
 from ann.errors import AnnError
 from ann.training import log
 from ann.training.job import Job, Reporter, Sender, Silence
 from ann.training.worker import train_worker
 
 STOP_SECONDS = 60  # after Ctrl-C, for the first process to end by itself
-END_SECONDS = 5  # for a process to end that was told to, or that is through
 FAILURE_SECONDS = 3  # in which processes that failed because of another one report as well
 LOOK_SECONDS = 0.5  # between two looks for Ctrl-C
 LOOPBACKS = ("lo", "lo0")  # names of the interface on Linux, on BSD and macOS
 INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")  # where PyTorch's libraries look for it
-
-
-@dataclass(frozen=True)
-class Worker:
-    """A process that trains, and the line to it."""
-
-    process: BaseProcess
-    line: Connection
 
 
 @dataclass(frozen=True)
@@ -73,7 +63,7 @@ def _train_in_processes(job, reporter, address):
     try:
         for rank in range(count):
             place = Place(rank=rank, world_size=count, local_rank=rank, address=address)
-            workers.append(start_worker(place))
+            workers.append(start_process(_work, place, name=f"training-{rank}"))
         for worker in workers:
             with contextlib.suppress(OSError):  # it died: seen below
                 worker.line.send(job)
@@ -84,25 +74,7 @@ def _train_in_processes(job, reporter, address):
     except KeyboardInterrupt:
         return _interrupt(workers, job, reporter, started)
     finally:
-        _end_all(workers, patience)
-
-
-def start_worker(place: Place) -> Worker:
-    """Start a process that waits for its job. It ignores Ctrl-C, which a terminal sends to all processes."""
-    context = multiprocessing.get_context("spawn")
-    line, their_line = context.Pipe()
-    process = context.Process(
-        target=_work, args=(their_line, place), name=f"training-{place.rank}", daemon=True
-    )
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
-    try:
-        process.start()  # inherits what is ignored
-    finally:
-        if in_main_thread:
-            signal.signal(signal.SIGINT, before)
-    their_line.close()
-    return Worker(process, line)
+        end_processes(workers, patience)
 
 
 @contextlib.contextmanager
@@ -192,24 +164,11 @@ def _interrupt(workers, job, reporter, started):
     return TrainingResult(last, log.best_epoch(job.settings.table_path, job.task.ranking), interrupted=True)
 
 
-def _end_all(workers, patience):
-    """Leave no process behind. patience: seconds that they get to end by themselves."""
-    deadline = time.monotonic() + patience
-    for worker in workers:
-        worker.process.join(max(0, deadline - time.monotonic()))
-    for end in (BaseProcess.terminate, BaseProcess.kill):
-        for worker in workers:
-            end(worker.process)
-        for worker in workers:
-            worker.process.join(END_SECONDS)
-    for worker in workers:
-        worker.line.close()
-
-
 def _work(line: Connection, place: Place) -> None:
     """What a process does."""
-    threading.Thread(target=_end_with_parent, args=(place,), daemon=True).start()
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // place.world_size)))
+    folder = os.path.dirname(place.address.removeprefix(MEETING_FILE))
+    end_with_parent(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ.setdefault("OMP_NUM_THREADS", str(core_share(place.world_size)))
     loopback = [name for _, name in socket.if_nameindex() if name in LOOPBACKS]
     os.environ.update(dict.fromkeys(INTERFACE_VARIABLES, loopback[0]) if loopback else {})
     try:
@@ -228,12 +187,6 @@ def _work(line: Connection, place: Place) -> None:
         os._exit(1)  # communication under way with the other processes could wait for ever
 
 
-def _end_with_parent(place):
-    wait([multiprocessing.parent_process().sentinel])
-    shutil.rmtree(os.path.dirname(place.address.removeprefix(MEETING_FILE)), ignore_errors=True)
-    os._exit(1)
-
-
 def _stop_when_told(line):
     with contextlib.suppress(EOFError, OSError):
         if line.recv() == "stop":
@@ -242,7 +195,3 @@ def _stop_when_told(line):
 
 def _raise_interrupt(*_):
     raise KeyboardInterrupt
-
-
-def _cores():
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -23,11 +23,11 @@ PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "numpy", "p
 class RunRecord:
     """Scores the network after each epoch, and keeps the report and the event file up to date.
 
-    facts: names and values about model and devices, for the report.
+    facts: names and values about model and devices, for the report. writes: whether this process does.
     """
 
-    def __init__(self, job: Job, scorer: Scorer, facts: Mapping[str, str]):
-        self._job, self._scorer = job, scorer
+    def __init__(self, job: Job, scorer: Scorer, facts: Mapping[str, str], *, writes: bool = True):
+        self._job, self._scorer, self._writes = job, scorer, writes
         self._facts = dict(facts) | _versions()
         self._test: Section | None = None
         self._events = EventFile(job.settings.events_path, first_step=job.epoch + 1)
@@ -52,6 +52,8 @@ class RunRecord:
         """
         path = self._job.settings.test_path
         outcome = self._scorer.test(model)
+        if not self._writes:
+            return outcome
         self._test = outcome.section
         names = [image.name for image in self._job.held_out]
         content = {"model": model, "images": names, **outcome.content}

@@ -7,6 +7,7 @@ divided), and so are the gradients: the weights come out as with all images on o
 from __future__ import annotations
 
 import contextlib
+import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ import keras
 
 from ann.devices.available import check_device_count, list_devices
 from ann.devices.place import Place
+from ann.devices.sharing import ALONE, Sharing
 from ann.errors import DeviceError
 from ann.training.model import TrainingModel
 from ann.training.shares import replicated
@@ -26,16 +28,27 @@ class Devices:
     names: those of this process, for people.
     training_model: from a class of `TrainingModel` and what it is made of, with a network that was built
         inside of `use_devices`, a model that is trained on them.
-    first: whether this is the one process, or the first of several, that writes files.
+    sharing: of other work, among the processes; only the first one writes files.
     agree: what the first process says in place of this process' number, so that all decide alike.
+    local: from a function that builds the network, and the one that is trained: a network that this process
+        can use by itself, and a function that gives it the weights that the other one has.
     """
 
     names: str = ""
     training_model: Callable[..., TrainingModel] = lambda training_class, *arguments: training_class(
         *arguments
     )
-    first: bool = True
+    sharing: Sharing = ALONE
     agree: Callable[[float], float] = float
+    local: Callable[..., tuple[keras.Model, Callable[[], None]]] = lambda build, network: (
+        network,
+        lambda: None,
+    )
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one process, or the first of several, that writes files."""
+        return self.sharing.first
 
 
 @contextlib.contextmanager
@@ -59,9 +72,13 @@ def use_devices(count: int, place: Place) -> Iterator[Devices]:
     names = ", ".join(names) + (f" in each of {place.world_size} processes" if place.world_size > 1 else "")
     if count == 1:
         yield Devices(names)
+    elif backend == "jax" and place.world_size == 1:
+        with share_out(here).scope():
+            yield Devices(names)
     elif backend == "jax":
         with share_out(here).scope():
-            yield Devices(names, first=place.first, agree=agree if place.world_size > 1 else float)
+            sharing = Sharing(place.rank, place.world_size, gather)
+            yield Devices(names, sharing=sharing, agree=agree, local=local_network)
     elif backend == "tensorflow" and place.world_size == 1:
         import tensorflow
 
@@ -76,14 +93,14 @@ def use_devices(count: int, place: Place) -> Iterator[Devices]:
                 ),
             )
     elif backend == "torch" and here == 1:
-        from ann.training.grouped import Grouped, first_says, join_group
+        from ann.training import grouped
 
-        with join_group(place):
+        with grouped.join_group(place):
             yield Devices(
                 names,
-                lambda training_class, *arguments: replicated(Grouped, training_class)(*arguments),
-                first=place.first,
-                agree=first_says,
+                lambda training_class, *arguments: replicated(grouped.Grouped, training_class)(*arguments),
+                sharing=Sharing(place.rank, place.world_size, grouped.gather),
+                agree=grouped.first_says,
             )
     else:
         way = (
@@ -120,3 +137,32 @@ def agree(value: float) -> float:
     from jax.experimental import multihost_utils
 
     return float(multihost_utils.broadcast_one_to_all(np.float32(value)))
+
+
+def gather(own: object) -> list:
+    """An object of each JAX process, in the order of the processes."""
+    import numpy as np
+    from jax.experimental import multihost_utils
+
+    packed = np.frombuffer(pickle.dumps(own), np.uint8)
+    sizes = multihost_utils.process_allgather(np.array([len(packed)], np.int32)).reshape(-1)
+    padded = np.zeros(sizes.max(), np.uint8)
+    padded[: len(packed)] = packed
+    rows = multihost_utils.process_allgather(padded).reshape(len(sizes), -1)
+    return [pickle.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
+
+
+def local_network(build: Callable[[], keras.Model], network: keras.Model):
+    """See `Devices.local`: arrays on devices of all processes can only be computed with by all together."""
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        local = build()
+    finally:
+        keras.distribution.set_distribution(distribution)
+
+    def update() -> None:
+        for mine, shared in zip(local.variables, network.variables, strict=True):
+            mine.assign(shared.value.addressable_data(0))
+
+    return local, update

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 WARM_UP_STEPS = 500  # or a tenth of the stage, if that is less
 WARM_UP_SHARE = 0.1
 FINAL_RATE = 0.02  # share of the learning rate that is left at the end of a stage
+TIMED_EPOCHS = 10  # at least, in a run whose time is limited
 LAYERS = ("heads", "4+", "all")  # as `Task.set_trainable` knows them, in the order of the stages
 
 
@@ -72,6 +73,11 @@ def choose_stage(stages: Sequence[Stage], epoch: int, time_used: float, before: 
         reached = max(reached, bisect_left(order, LAYERS.index(before.layers)))
     stage = stages[reached]
     return replace(stage, first=before.first if before and before.layers == stage.layers else epoch)
+
+
+def epoch_share(epochs: int) -> float:
+    """Share of a run's time that an epoch may take, whatever its steps: models are compared after each."""
+    return 1 / min(epochs, TIMED_EPOCHS)
 
 
 def learning_rate_share(done: int, steps: int, time_used: float = 0.0) -> float:

@@ -85,11 +85,13 @@ def train_worker(job: Job, reporter: Reporter, place: Place):
         if job.epoch:
             reporter.message(f"Going on after epoch {job.epoch}")
         feed = task.make_feed(job, place.share(settings.batch_size))
-        # JAX computes with weights of all processes only where all take part
-        can_score = place.world_size == 1 or keras.backend.backend() != "jax"
-        if not can_score:
-            reporter.message("No scores: JAX does not detect while it trains in several processes")
-        record = RunRecord(job, task.make_scorer(job, network), facts)
+        scored, update = devices.local(lambda: task.build_network(config), network)
+        record = RunRecord(job, task.make_scorer(job, scored, devices.sharing), facts, writes=devices.first)
+
+        def score() -> dict[str, float]:
+            update()
+            return record.score()
+
         training_class, arguments = task.training_model(network, config)
         result = run_epochs(
             task,
@@ -99,13 +101,14 @@ def train_worker(job: Job, reporter: Reporter, place: Place):
             settings,
             reporter,
             first_epoch=job.epoch + 1,
-            score=record.score if can_score else None,
+            score=score,
             record=record.write,
             devices=devices,
         )
-        if job.held_out and can_score and place.first and result.last_epoch and not result.interrupted:
+        if job.held_out and result.last_epoch and not result.interrupted:
+            devices.agree(0)  # by then the first process has written the model
             try:
-                test_model(job, result.last_epoch, network, record, reporter)
+                test_model(job, result.last_epoch, scored, record, reporter)
             except KeyboardInterrupt:
                 return replace(result, interrupted=True)
         return result

@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from ann.grass.progress import Percent
 from ann.grass.region import metres_per_map_unit
 from ann.grass.sources import Source, find_sources, values_warning
 from ann.grass.temporary import TemporaryMaps
+from ann.inference.processes import device_processes, wants_processes
 from ann.inference.tile_rows import Workers
 from ann.inference.values import unlike_training
 from ann.inference.workers import workers_of
@@ -142,15 +143,21 @@ def workers_of_run(request: Request, options: Mapping[str, str], *, keras_only: 
         with cluster_workers(options["cluster"], network, gs.message) as workers:
             yield workers.for_scene(None)
         return
-    threads = int(options["nprocs"] or 0)
+    threads, device_count = int(options["nprocs"] or 0), int(options["gpu_count"] or 1)
     use_threads(threads)
-    from classifier.prediction import load_networks
+    with ExitStack() as stack:
+        if wants_processes(device_count):
+            work = ClassWork(batch_size=request.batch_size, keras_only=True)
+            workers, runtime = stack.enter_context(device_processes(request.model.path, work, device_count))
+        else:
+            from classifier.prediction import load_networks
 
-    networks, runtime = load_networks(
-        request.model, device_count=int(options["gpu_count"] or 1), keras_only=keras_only, threads=threads
-    )
-    gs.message(f"The network runs on {runtime}")
-    with workers_of([class_worker(network, request.batch_size) for network in networks]) as workers:
+            networks, runtime = load_networks(
+                request.model, device_count=device_count, keras_only=keras_only, threads=threads
+            )
+            functions = [class_worker(network, request.batch_size) for network in networks]
+            workers = stack.enter_context(workers_of(functions))
+        gs.message(f"The network runs on {runtime}")
         yield workers
 
 

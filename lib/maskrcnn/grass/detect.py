@@ -35,6 +35,7 @@ from ann.grass.sources import (
 )
 from ann.grass.temporary import TemporaryMaps
 from ann.grass.vector_output import table_columns
+from ann.inference.processes import device_processes, wants_processes
 from ann.inference.tile_rows import Workers
 from ann.multiples import check_multiple
 from ann.weights import ModelFile
@@ -95,7 +96,7 @@ def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
         with ExitStack() as stack:
             if options["cluster"]:
                 settings = request.settings
-                workers = stack.enter_context(workers_of_cluster(request, options["cluster"], flags["k"]))
+                workers = stack.enter_context(workers_of_cluster(request, options, flags["k"]))
             else:
                 settings = settings_here(request, options)
                 workers = stack.enter_context(workers_here(request, settings, options, flags["k"]))
@@ -151,33 +152,56 @@ def workers_here(
     """The network on the devices of this machine; imports Keras."""
     from ann.devices.available import missing_gpu
 
-    detectors, runtime = load_detectors(
-        request.model,
-        request.config,
-        device_count=int(options["gpu_count"] or 1),
-        keras_only=keras_only,
-        threads=int(options["nprocs"] or 0),
-        precision=options["precision"],
-    )
-    gs.message(f"The network runs on {runtime}")
-    if missing_gpu():
-        gs.message(missing_gpu())
-    with detection_workers(detectors, settings) as workers:
+    device_count, precision = int(options["gpu_count"] or 1), options["precision"]
+    with ExitStack() as stack:
+        if wants_processes(device_count):
+            model = stack.enter_context(described(request.model))
+            work = DetectionWork(
+                config=request.config, settings=settings, keras_only=True, precision=precision
+            )
+            workers, runtime = stack.enter_context(device_processes(model.path, work, device_count))
+        else:
+            detectors, runtime = load_detectors(
+                request.model,
+                request.config,
+                device_count=device_count,
+                keras_only=keras_only,
+                threads=int(options["nprocs"] or 0),
+                precision=precision,
+            )
+            workers = stack.enter_context(detection_workers(detectors, settings))
+        gs.message(f"The network runs on {runtime}")
+        if missing_gpu():
+            gs.message(missing_gpu())
         yield workers
 
 
 @contextmanager
-def workers_of_cluster(request: Request, address: str, keras_only: bool) -> Iterator[ClusterWorkers]:
+def workers_of_cluster(
+    request: Request, options: Mapping[str, str], keras_only: bool
+) -> Iterator[ClusterWorkers]:
     """Workers that have the network loaded, on all nodes of a cluster."""
-    with ExitStack() as stack:
-        model = request.model
-        if is_imported(model):  # what is sent to the nodes is the content of a file that describes itself
-            folder = stack.enter_context(tempfile.TemporaryDirectory())
+    work = DetectionWork(
+        config=request.config,
+        settings=request.settings,
+        keras_only=keras_only,
+        precision=options["precision"],
+    )
+    with (
+        described(request.model) as model,
+        cluster_workers(options["cluster"], Network(model=model, work=work), gs.message) as workers,
+    ):
+        yield workers
+
+
+@contextmanager
+def described(model: ModelFile) -> Iterator[ModelFile]:
+    """A model whose file describes itself: other processes load it from there."""
+    with tempfile.TemporaryDirectory() as folder:
+        if is_imported(model):
             write_model(model, os.path.join(folder, "model.h5"))
             model = read_model(os.path.join(folder, "model.h5"))
-        work = DetectionWork(config=request.config, settings=request.settings, keras_only=keras_only)
-        network = Network(model=model, work=work)
-        yield stack.enter_context(cluster_workers(address, network, gs.message))
+        yield model
 
 
 def check_request(options: Mapping[str, str], flags: Mapping[str, bool]) -> Request:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from ann.data.targets.instances import INSTANCES
+from ann.devices.sharing import ALONE, Sharing
 from ann.evaluation import charts
 from ann.evaluation.pictures import COLOURS
 from ann.evaluation.report import Figure, Row, ScoreParts, Section, Table, count, number
@@ -32,8 +33,8 @@ class DetectionScorer:
     detector: detects with the network's weights as they are at that time.
     """
 
-    def __init__(self, job: Job, detector: Detector):
-        self._job, self._detector = job, detector
+    def __init__(self, job: Job, detector: Detector, sharing: Sharing = ALONE):
+        self._job, self._detector, self._sharing = job, detector, sharing
         config = replace(job.config, max_instances=ALL_INSTANCES)
         self._windows = validation_batches(job, config, INSTANCES)
         self._scores: Scores | None = None
@@ -45,7 +46,11 @@ class DetectionScorer:
             return {}
         job = self._job
         results = detect_windows(
-            self._detector, self._windows, batch_size=job.settings.batch_size, workers=job.settings.workers
+            self._detector,
+            self._windows,
+            batch_size=job.settings.batch_size,
+            workers=job.settings.workers,
+            sharing=self._sharing,
         )
         self._scores = score(results, job.config.classes)
         known = [self._scores.best_confidence("mask", name)[0] for name in job.config.classes]
@@ -66,11 +71,13 @@ class DetectionScorer:
     def test(self, model: str) -> TestOutcome:
         """See `Scorer`."""
         job = self._job
-        results = [
-            detect_image(self._detector, image, job.config, batch_size=job.settings.batch_size)
-            for image in job.held_out
-        ]
-        scores = score(results, job.config.classes)
+        results = {
+            number: detect_image(
+                self._detector, job.held_out[number], job.config, batch_size=job.settings.batch_size
+            )
+            for number in self._sharing.part(len(job.held_out))
+        }
+        scores = score(self._sharing.collect(results), job.config.classes)
         content = {"all": _by_kind(scores)} | {
             "classes": {
                 name: {"objects": int(truth), **_by_kind(scores, name)}

@@ -9,6 +9,7 @@ import numpy as np
 from ann.data.outlines.masks import CroppedMask, crop_mask
 from ann.data.samples.batches import ValidationBatches, padded_batches, window_name
 from ann.data.targets.instances import Sample
+from ann.devices.sharing import ALONE, Sharing
 from maskrcnn.instances.instances import TileDetections
 from maskrcnn.instances.pasting import place_mask
 from maskrcnn.scores.results import ImageResult, Objects, make_objects
@@ -20,22 +21,28 @@ Detector = Callable[[np.ndarray, np.ndarray, float], Sequence[TileDetections]]
 
 
 def detect_windows(
-    detector: Detector, windows: ValidationBatches, *, batch_size: int = 1, workers: int = 2
+    detector: Detector,
+    windows: ValidationBatches,
+    *,
+    batch_size: int = 1,
+    workers: int = 2,
+    sharing: Sharing = ALONE,
 ) -> list[ImageResult]:
     """Labels and detections of each window, in its order. Boxes are the network's own.
 
     The detector always gets `batch_size` images, the last time zeros among them. Objects whose greater part
     the window cuts away are regions in which nothing is scored, as in training.
     """
-    results = []
-    for start, batch, images in padded_batches(windows, batch_size, workers):
+    results = {}
+    for numbers, samples, images in padded_batches(windows, batch_size, workers, sharing):
         contents = np.tile(np.float32([0, 0, *images.shape[1:3]]), (batch_size, 1))
-        contents[: len(batch)] = [sample.content for sample in batch]
-        found = detector(images, contents, CONFIDENCE)
-        for place, sample in enumerate(batch):
-            name = window_name(*windows.window(start + place))
-            results.append(_result(name, sample, found[place], windows.config.variant.pasting))
-    return results
+        contents[: len(samples)] = [sample.content for sample in samples]
+        # one that is filled up gives more
+        found = detector(images, contents, CONFIDENCE)[: len(samples)]
+        for number, sample, one in zip(numbers, samples, found, strict=True):
+            name = window_name(*windows.window(number))
+            results[number] = _result(name, sample, one, windows.config.variant.pasting)
+    return sharing.collect(results)
 
 
 def _result(name: str, sample: Sample, found: TileDetections, pasting: str) -> ImageResult:

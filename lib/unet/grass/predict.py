@@ -35,6 +35,7 @@ from ann.grass.sources import (
 )
 from ann.grass.temporary import TemporaryMaps
 from ann.inference.cells import CellSettings, cell_worker
+from ann.inference.processes import device_processes, wants_processes
 from ann.inference.tile_rows import Workers
 from ann.inference.workers import workers_of
 from ann.multiples import check_multiple
@@ -135,18 +136,23 @@ def workers_here(
     threads = int(options["nprocs"] or 0)
     use_threads(threads)
     import_keras()
-    from unet.prediction import load_networks
+    from unet.prediction import load_networks, network_reach
 
-    networks, runtime, seen = load_networks(
-        request.model,
-        device_count=int(options["gpu_count"] or 1),
-        keras_only=keras_only,
-        threads=threads,
-    )
-    settings = settings_for(request, seen)
-    gs.message(f"The network runs on {runtime}")
-    output = request.wanted.output
-    with workers_of([cell_worker(output.seen_by(one), settings, output) for one in networks]) as workers:
+    output, device_count = request.wanted.output, int(options["gpu_count"] or 1)
+    with ExitStack() as stack:
+        if wants_processes(device_count):
+            settings = settings_for(request, network_reach(request.config))
+            work = CellWork(settings=settings, output=output, keras_only=True)
+            made = device_processes(request.model.path, work, device_count)
+            workers, runtime = stack.enter_context(made)
+        else:
+            networks, runtime, seen = load_networks(
+                request.model, device_count=device_count, keras_only=keras_only, threads=threads
+            )
+            settings = settings_for(request, seen)
+            functions = [cell_worker(output.seen_by(one), settings, output) for one in networks]
+            workers = stack.enter_context(workers_of(functions))
+        gs.message(f"The network runs on {runtime}")
         yield workers, settings
 
 

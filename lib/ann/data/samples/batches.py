@@ -26,6 +26,7 @@ from ann.data.samples.samples import (
     validation_windows,
 )
 from ann.data.targets.instances import INSTANCES
+from ann.devices.sharing import ALONE, Sharing
 from ann.errors import DatasetError
 
 Batch = dict[str, np.ndarray]
@@ -145,19 +146,25 @@ def window_name(image: LabelledImage, window: Window) -> str:
 
 
 def padded_batches(
-    windows: ValidationBatches, batch_size: int, workers: int
-) -> Iterator[tuple[int, list, np.ndarray]]:
-    """The windows in batches: number of the first, samples, and images (batch_size, H, W, C) float32.
+    windows: ValidationBatches, batch_size: int, workers: int, sharing: Sharing = ALONE
+) -> Iterator[tuple[range, list, np.ndarray]]:
+    """This process' part of the windows in batches: their numbers, samples, and images
+    (batch_size, H, W, C) float32.
 
     The last batch is filled up with zeros: networks want one size.
     """
-    count = windows.sample_count
-    with Prefetcher(windows.sample, stop=count, workers=workers) as samples:
-        for start in range(0, count, batch_size):
-            batch = [next(samples) for _ in range(min(batch_size, count - start))]
-            images = np.zeros((batch_size, *batch[0].image.shape), np.float32)
-            images[: len(batch)] = [sample.image for sample in batch]
-            yield start, batch, images
+    numbers = sharing.part(windows.sample_count)
+
+    def sample(place: int):
+        return windows.sample(numbers[place])
+
+    with Prefetcher(sample, stop=len(numbers), workers=workers) as ready:
+        for start in range(0, len(numbers), batch_size):
+            part = numbers[start : start + batch_size]
+            samples = [next(ready) for _ in part]
+            images = np.zeros((batch_size, *samples[0].image.shape), np.float32)
+            images[: len(samples)] = [sample.image for sample in samples]
+            yield part, samples, images
 
 
 def _check(images: Sequence[LabelledImage], config: ModelConfig) -> None:

@@ -1,0 +1,158 @@
+"""Python programs in processes that begin with Keras and its backend imported, which takes seconds each time.
+
+A server has imported them, and forks for each program. Each is a process of its own, as if it had been
+started: with its own arguments, environment, output and exit code; what it does with Keras begins after the
+fork. python warm_python.py SOCKET is the server; it ends with whoever started it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import types
+from pathlib import Path
+
+START_SECONDS = 120
+IMPORTED = ("h5py", "PIL.Image", "rasterio", "scipy.ndimage", "shapely", "keras")
+FIXED = ("KERAS_", "OMP_", "LC_", "LANG", "TF_")  # variables that are read when a library is imported
+
+
+class WarmPython:
+    """The server, and a way to run programs through it. variables: of the environment it is started in."""
+
+    def __init__(self, variables: dict[str, str]):
+        folder = tempfile.mkdtemp(prefix="warm_")
+        self._fixed = _fixed(variables)
+        self._socket = os.path.join(folder, "socket")
+        self._server = subprocess.Popen(
+            [sys.executable, __file__, self._socket], env=variables, stdin=subprocess.PIPE
+        )
+        atexit.register(self.close)
+
+    def suits(self, variables: dict[str, str]) -> bool:
+        """Whether a program with this environment would begin as one that is started does."""
+        return _fixed(variables) == self._fixed
+
+    def run(self, arguments: list[str], variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        """Run [script, ...] or ["-c", code, ...]; the output is captured."""
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+            with self._connect() as line:
+                request = {"arguments": arguments, "variables": variables, "folder": os.getcwd()}
+                files = [out.fileno(), errors.fileno()]
+                socket.send_fds(line, [json.dumps(request).encode() + b"\n"], files)
+                code = int(line.makefile().read())
+            texts = []
+            for file in (out, errors):
+                file.seek(0)
+                texts.append(file.read().decode(errors="replace"))
+        return subprocess.CompletedProcess(arguments, code, *texts)
+
+    def _connect(self) -> socket.socket:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            line = socket.socket(socket.AF_UNIX)
+            try:
+                line.connect(self._socket)
+                return line
+            except OSError:
+                line.close()
+                if self._server.poll() is not None or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    def close(self) -> None:
+        self._server.stdin.close()
+        self._server.kill()
+        self._server.wait()
+        Path(self._socket).unlink(missing_ok=True)
+        os.rmdir(os.path.dirname(self._socket))
+
+
+def _fixed(variables: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in variables.items() if name.startswith(FIXED)}
+
+
+def serve(path: str) -> None:
+    for name in IMPORTED:
+        importlib.import_module(name)
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(path)
+    server.listen()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while sys.stdin not in select.select([server, sys.stdin], [], [])[0]:  # it ends with whoever has the pipe
+        line, _ = server.accept()
+        if os.fork() == 0:
+            server.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            answer(line)
+            os._exit(0)
+        line.close()
+
+
+def answer(line: socket.socket) -> None:
+    """Run the program that is asked for, and say how it ended."""
+    content, files, _, _ = socket.recv_fds(line, 2**20, 2)
+    while not content.endswith(b"\n"):
+        content += line.recv(2**20)
+    request = json.loads(content)
+    child = os.fork()
+    if child == 0:
+        line.close()
+        become(files, **request)
+    for file in files:
+        os.close(file)
+    line.sendall(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
+    line.close()
+
+
+def become(files: list[int], arguments: list[str], variables: dict[str, str], folder: str) -> None:
+    """Be the program, to its end."""
+    code = 1
+    try:
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        for number, file in enumerate((nothing, *files)):
+            os.dup2(file, number)
+        for file in (nothing, *files):
+            os.close(file)
+        os.environ.clear()
+        os.environ.update(variables)
+        os.chdir(folder)
+        paths = variables.get("PYTHONPATH", "").split(os.pathsep)
+        inline = arguments[0] == "-c"
+        sys.argv = ["-c", *arguments[2:]] if inline else arguments
+        first = "" if inline else os.path.dirname(os.path.abspath(arguments[0]))
+        sys.path[:] = [first, *filter(None, paths), *sys.path[1:]]
+        if inline:
+            sys.modules["__main__"] = main = types.ModuleType("__main__")
+            exec(compile(arguments[1], "<string>", "exec"), main.__dict__)
+        else:
+            runpy.run_path(arguments[0], run_name="__main__")
+        code = 0
+    except SystemExit as error:
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        threading._shutdown()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
