@@ -6,6 +6,7 @@ Importing it makes the library and the demo's drawing importable from a checkout
 from __future__ import annotations
 
 import csv
+import fcntl
 import os
 import platform
 import resource
@@ -126,6 +127,21 @@ def write_csv(path: Path, rows: Iterable[Mapping], columns: Sequence[str]) -> No
         writer = csv.DictWriter(file, fieldnames=columns)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def add_rows(path: Path, rows: Iterable[Mapping], columns: Sequence[str]) -> None:
+    """Write rows behind those of a CSV table; others can do so at the same time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        old = []
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                old = list(csv.DictReader(file))
+        write_csv(path, [*old, *rows], columns)
+    finally:
+        os.close(folder)
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence]) -> str:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import fcntl
 import json
 import shutil
 import sys
@@ -28,7 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from measuring import RESULTS, Clock, Reporter, write_csv
+from measuring import RESULTS, Clock, Reporter, add_rows
 
 from ann.data.readers.formats import open_dataset
 from ann.training.image_size import ImageSize
@@ -49,6 +48,8 @@ DEFAULTS = {
     "side": 256,
     "batch": 2,
     "rois": 64,
+    "weight_decay": 1e-4,
+    "average": 0.0,  # momentum of a moving average of the weights, of which the last model is then made
     "precision": "auto",
     "seed": 0,
 }
@@ -105,15 +106,15 @@ def make_job(arguments, values: dict, folder: Path) -> Job:
     )
 
 
-def train_and_score(job: Job) -> list[dict]:
-    """A row for each of SCORED: minutes trained, steps and scores."""
+def train_and_score(job: Job, values: dict) -> list[dict]:
+    """A row for each of SCORED: minutes trained, steps and scores. values: as in DEFAULTS."""
     import keras
 
     from ann.backbones import imagenet
     from ann.devices.precision import choose_precision, use_precision
-    from ann.training.loop import run_epochs
+    from ann.training import loop
     from ann.training.schedule import TimeBudget
-    from ann.weights import load_weights
+    from ann.weights import load_weights, save_model
     from maskrcnn.model_file import read_model
     from maskrcnn.network.inference import Detector
     from maskrcnn.network.layout import legacy_layout
@@ -124,7 +125,18 @@ def train_and_score(job: Job) -> list[dict]:
     from maskrcnn.scores.average_precision import score
     from maskrcnn.scores.scenes import detect_image
 
-    settings = job.settings
+    settings, average = job.settings, values["average"]
+
+    def make_optimizer(settings: TrainingSettings):
+        return keras.optimizers.AdamW(
+            settings.learning_rate,
+            weight_decay=values["weight_decay"],
+            global_clipnorm=loop.GRADIENT_NORM,
+            use_ema=average > 0,
+            ema_momentum=average or None,
+        )
+
+    loop.make_optimizer = make_optimizer
     with use_precision(choose_precision(settings.precision)):
         keras.utils.set_random_seed(settings.seed)
         network = build_network(job.config)
@@ -134,7 +146,10 @@ def train_and_score(job: Job) -> list[dict]:
         model, clock = TrainingNetwork(network), Clock()
         begun = time.process_time()
         TimeBudget.used = lambda budget: (time.process_time() - begun) / budget.seconds
-        run_epochs(TASK, model, job.config, feed, settings, Reporter(clock, sys.stderr))
+        result = loop.run_epochs(TASK, model, job.config, feed, settings, Reporter(clock, sys.stderr))
+        if average:
+            model.optimizer.finalize_variable_values(model.trainable_variables)
+            save_model(settings.model_path(result.last_epoch), legacy_layout(network), job.config)
     with settings.table_path.open(newline="") as file:
         epochs = list(csv.DictReader(file))
     steps = np.cumsum([int(row["steps"]) for row in epochs])
@@ -147,21 +162,10 @@ def train_and_score(job: Job) -> list[dict]:
         detector = Detector(network, choose_parts(network)[0])
         results = [detect_image(detector, image, job.config) for image in job.held_out]
         scores = score(results, job.config.classes)
-        values = {f"{kind}_{key}": v for kind in ("box", "mask") for key, v in scores.summary(kind).items()}
+        found = {f"{kind}_{key}": v for kind in ("box", "mask") for key, v in scores.summary(kind).items()}
         row = {"trained": round(float(minutes[number]), 2), "steps": int(steps[number])}
-        rows.append(row | {name: round(values[name], 4) for name in SCORES})
+        rows.append(row | {name: round(found[name], 4) for name in SCORES})
     return rows
-
-
-def add_rows(rows: list[dict]) -> None:
-    """Write rows behind those of the table; others can do so at the same time."""
-    with TABLE.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        old = []
-        if TABLE.exists():
-            with TABLE.open(newline="") as file:
-                old = list(csv.DictReader(file))
-        write_csv(TABLE, [*old, *rows], COLUMNS)
 
 
 def plot() -> None:
@@ -215,7 +219,7 @@ def main():
     values = read_options(arguments.options)
     with tempfile.TemporaryDirectory() as folder:
         job = make_job(arguments, values, Path(folder))
-        rows = train_and_score(job)
+        rows = train_and_score(job, values)
         if arguments.keep:
             last = max(Path(folder).glob("*_recipe_[0-9]*.h5"), key=lambda path: path.stat().st_mtime)
             shutil.copy(last, arguments.keep)
@@ -228,7 +232,7 @@ def main():
         "tile": (job.config.tile_shape or job.config.image_shape)[0],
         "options": " ".join(f"{name}={value}" for name, value in changed.items() if name != "seed"),
     }
-    add_rows([shared | row for row in rows])
+    add_rows(TABLE, [shared | row for row in rows], COLUMNS)
     print(json.dumps([shared | row for row in rows], indent=1))
 
 

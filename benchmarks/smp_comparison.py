@@ -15,7 +15,6 @@ docs/benchmarks/smp.csv.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from measuring import RESULTS, Clock, Reporter, write_csv
+from measuring import RESULTS, Clock, Reporter, add_rows
 
 from ann.data.outlines.label_values import LabelValues
 from ann.data.readers.pairs import find_pairs, read_pairs
@@ -185,8 +184,7 @@ def main():
         "precision": arguments.precision,
         **{name: round(scores[name], 4) for name in SCORES},
     }
-    old = list(csv.DictReader(TABLE.open(newline=""))) if TABLE.exists() else []
-    write_csv(TABLE, [*old, row], COLUMNS)
+    add_rows(TABLE, [row], COLUMNS)
     print(json.dumps(row, indent=1))
 
 
