@@ -57,7 +57,6 @@ COLUMNS = (
 )
 CLASSES = ("building", "tank")
 OBJECTS = 20  # in each image
-DETECTIONS = 100  # that survive in a tile, at most
 TORCH = ("torch", "torchvision")
 SHARES = {"jax": 0.5, "torch": 0.65}  # of the time that is left; the last program gets all of it
 WARM_UP = 4  # calls before the timed ones: PyTorch records its work in the third
@@ -176,7 +175,10 @@ def describe(arguments):
         backbone=arguments.backbone,
         image_shape=(arguments.size,) * 2,
         band_mean=(0.0,) * 3,
-        max_detections=DETECTIONS,
+        max_detections=arguments.detections,
+        rois_per_image=min(arguments.proposals, 64),
+        proposals_training=2 * arguments.proposals,
+        proposals_detection=arguments.proposals,
     )
 
 
@@ -295,7 +297,7 @@ def measure_scene(arguments, card: Card, batch: int) -> dict:
 def torchvision_network(arguments, card: Card):
     """torchvision's network with the same anchors and counts of regions."""
     config = describe(arguments)
-    model = build_torchvision(config, lowest_score=0.0, detections=DETECTIONS)
+    model = build_torchvision(config, lowest_score=0.0, detections=arguments.detections)
     return config, model.to("cuda" if card.gpu else "cpu")
 
 
@@ -442,7 +444,7 @@ def complete(rows: list[dict]) -> list[dict]:
 def run_program(program: str, arguments, seconds: float) -> Iterator[dict]:
     """Rows of a program, as they come; a note as a row if it dies or must be ended."""
     command = [sys.executable, __file__, "--measure", program, "--seconds", str(seconds * 0.85)]
-    for name in ("size", "steps", "backbone", "matrix"):
+    for name in ("size", "steps", "backbone", "matrix", "proposals", "detections"):
         command += [f"--{name}", str(getattr(arguments, name))]
     command += ["--batches", *map(str, arguments.batches)]
     backend = "torch" if program in TORCH else program
@@ -473,6 +475,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--backbone", default="resnet50", help="of ours; torchvision's is resnet50")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 8])
     parser.add_argument("--steps", type=int, default=8, help="that are timed, after two")
+    parser.add_argument("--proposals", type=int, default=1000, help="of an image; twice as many in training")
+    parser.add_argument("--detections", type=int, default=100, help="that survive in a tile, at most")
     parser.add_argument("--matrix", type=int, default=8192, help="side of the matrices of the ceiling")
     parser.add_argument("--csv", type=Path, default=RESULTS / "gpu.csv")
     parser.add_argument("--measure", choices=PROGRAMS, help=argparse.SUPPRESS)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+
+# Two workers share the cores, and programs that they start: threads of OpenMP that wait for each other would
+# spin. It is read when a backend is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

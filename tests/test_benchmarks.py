@@ -68,7 +68,8 @@ def test_an_experiment_prints_a_table_and_saves_csv_and_plot(tmp_path):
 def test_the_measurements_for_a_gpu_are_rehearsed_without_one(tmp_path, program):
     pytest.importorskip(program)
     sizes = ("--size", "64", "--batches", "1", "2", "--steps", "1", "--matrix", "64")
-    arguments = (*sizes, "--backbone", "resnet18", "--minutes", "9")
+    counts = ("--proposals", "8", "--detections", "4")
+    arguments = (*sizes, *counts, "--backbone", "resnet18", "--minutes", "9")
     command = [sys.executable, str(BENCHMARKS / "gpu.py"), *arguments, "--programs", program]
     done = subprocess.run(
         [*command, "--csv", str(tmp_path / "gpu.csv")], capture_output=True, text=True, timeout=600

@@ -54,6 +54,7 @@ def train_worker(job: Job, reporter: Reporter, place: Place):
     from ann.training.loop import run_epochs
     from ann.training.record import RunRecord
     from ann.training.replicas import use_devices
+    from ann.training.seeds import seed_everything
 
     task, config, settings = job.task, job.config, job.settings
     if not place.first:
@@ -62,7 +63,7 @@ def train_worker(job: Job, reporter: Reporter, place: Place):
         devices = stack.enter_context(use_devices(settings.device_count, place))
         precision = choose_precision(settings.precision)  # asks the devices, once they are set up
         stack.enter_context(use_precision(precision))
-        keras.utils.set_random_seed(settings.seed)
+        seed_everything(settings.seed)
         network = task.build_network(config)
         height, width = config.image_shape
         backend = f"Keras {keras.version()} on {keras.backend.backend()}, {precision}"

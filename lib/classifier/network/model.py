@@ -7,13 +7,10 @@ from keras import layers
 
 from ann.backbones.applications import APPLICATIONS, build_application
 from ann.backbones.building import build_backbone
-from ann.weights.layout import all_layers
+from ann.backbones.statistics import follow_closely
 from classifier.config import ClassifierConfig
 
 DROPOUT = 0.2
-# Of the moving statistics: Keras' own 0.99 and the 0.999 of MobileNetV2 need thousands of steps until a
-# network from scratch says in validation what it says in training
-MOMENTUM = 0.9
 
 
 def build_network(config: ClassifierConfig) -> keras.Model:
@@ -29,9 +26,7 @@ def build_network(config: ClassifierConfig) -> keras.Model:
     x = layers.Dropout(DROPOUT, name="dropout")(x)
     x = layers.Dense(len(config.classes), dtype="float32", name="logits")(x)
     network = keras.Model(images, x, name=config.backbone)
-    for layer in all_layers(network):
-        if isinstance(layer, layers.BatchNormalization):
-            layer.momentum = MOMENTUM
+    follow_closely(network)
     network.train_batch_norm = True  # see `TrainingModel`
     return network
 

@@ -22,7 +22,7 @@ def convolution(x, filters: int, size: int, *, name: str, normalise: bool, trans
     else:
         x = layers.Conv2D(filters, size, padding="same", kernel_initializer="he_normal", name=name)(x)
     if normalise:
-        x = layers.BatchNormalization(momentum=0.9, epsilon=1e-3, name=f"{name}_bn")(x)
+        x = layers.BatchNormalization(epsilon=1e-3, name=f"{name}_bn")(x)
     return layers.Activation("relu", name=f"{name}_relu")(x)
 
 

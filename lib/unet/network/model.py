@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
+from ann.backbones.statistics import follow_closely
 from unet.config import UNetConfig
 from unet.network.encoders import convolution, convolutions, plain_encoder, vgg_encoder
 
@@ -39,6 +40,7 @@ def build_network(config: UNetConfig) -> keras.Model:
         size = 3
     x = layers.Conv2D(outputs, size, padding="same", dtype="float32", name="logits")(x)
     network = keras.Model(images, x, name=config.backbone)
+    follow_closely(network)
     network.train_batch_norm = True  # see `TrainingModel`
     return network
 
