@@ -49,6 +49,21 @@ class GrassSession:
         script = Path(self.variables["GRASS_ADDON_BASE"], "scripts", module)
         return [str(script), *arguments] if module.startswith("i.ann.") and script.exists() else []
 
+    def shell(self, commands: str, folder: Path) -> subprocess.CompletedProcess[str]:
+        """Run commands as a user types them, up to the first that fails."""
+        programs = self.project.parent / "programs"
+        programs.mkdir(exist_ok=True)
+        for script in Path(self.variables["GRASS_ADDON_BASE"], "scripts").glob("i.ann.*"):
+            warm_python().stand_in(programs, script)
+        path = f"{programs}{os.pathsep}{self.variables['PATH']}"
+        return subprocess.run(
+            ["bash", "-e", "-c", commands],
+            cwd=folder,
+            env=self.variables | {"PATH": path},
+            capture_output=True,
+            text=True,
+        )
+
     def out(self, module: str, *arguments: str) -> str:
         """What a module prints."""
         return self.run(module, *arguments).stdout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -69,9 +68,7 @@ def run_examples(session, module, folder):
     for block in blocks:
         for pattern, smaller in SMALLER.items():
             block = re.sub(pattern, smaller, block)
-        done = subprocess.run(
-            ["bash", "-e", "-c", block], cwd=folder, env=session.variables, capture_output=True, text=True
-        )
+        done = session.shell(block, folder)
         assert done.returncode == 0, block + done.stdout + done.stderr
 
 

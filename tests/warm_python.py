@@ -49,15 +49,20 @@ class WarmPython:
         """Run [script, ...] or ["-c", code, ...]; the output is captured."""
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
             with self._connect() as line:
-                request = {"arguments": arguments, "variables": variables, "folder": os.getcwd()}
-                files = [out.fileno(), errors.fileno()]
-                socket.send_fds(line, [json.dumps(request).encode() + b"\n"], files)
-                code = int(line.makefile().read())
+                code = ask(line, arguments, variables, [out.fileno(), errors.fileno()])
             texts = []
             for file in (out, errors):
                 file.seek(0)
                 texts.append(file.read().decode(errors="replace"))
         return subprocess.CompletedProcess(arguments, code, *texts)
+
+    def stand_in(self, folder: Path, script: Path) -> None:
+        """Write a program of the script's name that runs it here, for shells that find it first."""
+        program = folder / script.name
+        code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import warm_python\n"
+        code += f"warm_python.be({self._socket!r}, {str(script)!r})\n"
+        program.write_text(f"#!{sys.executable} -S\n{code}")
+        program.chmod(0o755)
 
     def _connect(self) -> socket.socket:
         deadline = time.monotonic() + START_SECONDS
@@ -78,6 +83,20 @@ class WarmPython:
         self._server.wait()
         Path(self._socket).unlink(missing_ok=True)
         os.rmdir(os.path.dirname(self._socket))
+
+
+def ask(line: socket.socket, arguments: list[str], variables: dict[str, str], files: list[int]) -> int:
+    """The exit code of a program that writes to two open files."""
+    request = {"arguments": arguments, "variables": variables, "folder": os.getcwd()}
+    socket.send_fds(line, [json.dumps(request).encode() + b"\n"], files)
+    return int(line.makefile().read())
+
+
+def be(path: str, script: str) -> None:
+    """Be the script: it gets this program's arguments, environment and output."""
+    with socket.socket(socket.AF_UNIX) as line:
+        line.connect(path)
+        sys.exit(ask(line, [script, *sys.argv[1:]], dict(os.environ), [1, 2]))
 
 
 def _fixed(variables: dict[str, str]) -> dict[str, str]:
