@@ -233,8 +233,8 @@ def _sum(layer, graph, values):
 
 
 def _concatenation(layer, graph, values):
-    if layer.axis in (-1, 3) and all(value.channels_first for value in values):
-        return Value(graph.concatenate([value.output for value in values], 1), True)
+    if layer.axis in (-1, 3) and any(value.channels_first for value in values):  # a U-Net's image has few
+        return Value(graph.concatenate([channels_first(graph, value) for value in values], 1), True)
     return Value(graph.concatenate([as_in_keras(graph, value) for value in values], layer.axis))
 
 
