@@ -42,7 +42,7 @@ def device_processes(path: str | Path, work: TileWork, count: int) -> Iterator[t
 
     names = check_device_count(count)
     with start_workers(path, work, count) as (workers, runtime):
-        yield workers, f"{runtime}; {count} processes: {', '.join(names)}"
+        yield workers, f"{runtime}, {count} devices: {', '.join(names)}, a process for each"
 
 
 @contextmanager
