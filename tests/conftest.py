@@ -146,6 +146,24 @@ save_model(sys.argv[1], layer_groups(build_network(config)), config)
     return _make_model(code, grass_folder / "tiny_unet.h5")
 
 
+@pytest.fixture(scope="session")
+def tiny_classifier(grass_folder) -> Path:
+    """A classifier file of random weights for the classes wood and stone."""
+    code = """
+import sys
+import keras
+from ann.weights import save_model
+from ann.weights.layout import layer_groups
+from classifier.config import ClassifierConfig
+from classifier.network.model import build_network
+keras.utils.set_random_seed(3)
+config = ClassifierConfig(classes=("wood", "stone"), backbone="resnet18", image_shape=(32, 32),
+                          band_mean=(100.0,) * 3, band_scale=(50.0,) * 3)
+save_model(sys.argv[1], layer_groups(build_network(config)), config)
+"""
+    return _make_model(code, grass_folder / "tiny_classifier.h5")
+
+
 def _make_model(code: str, path: Path) -> Path:
     """Run code that writes a model file; Keras stays out of this process."""
     subprocess.run([sys.executable, "-c", code, str(path)], check=True, cwd=Path(__file__).parents[1] / "lib")

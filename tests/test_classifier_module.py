@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from affine import Affine
 
+from ann.devices.available import CPU_DEVICES
 from class_images import draw_image, write_class_folders
 from grass_session import create_mapset, open_session
 from labelled_files import write_raster
@@ -66,6 +67,14 @@ def test_classes_of_folders_are_learnt_and_told(session, photos, tmp_path):
     told = {one["image"]: one for one in json.loads((tmp_path / "told.json").read_text())}
     assert told["water_2.png"]["class"] == rows["water_2.png"]["class"]
     assert abs(sum(told["water_2.png"]["probabilities"].values()) - 1) < 0.01
+
+    devices = {CPU_DEVICES: "2", "CUDA_VISIBLE_DEVICES": ""}
+    shared = (*predict, f"table={tmp_path / 'shared.json'}", "gpu_count=2", "batch_size=1")
+    assert "2 devices" in " ".join(session.run(*shared, check=False, **devices).stderr.split())
+    for one in json.loads((tmp_path / "shared.json").read_text()):
+        if one["image"] == "cut.png":
+            continue
+        assert one["probabilities"] == pytest.approx(told[one["image"]]["probabilities"], abs=1e-3)
 
 
 def make_plots(session, folder):

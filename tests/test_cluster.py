@@ -211,7 +211,9 @@ def test_detection_on_nodes_is_that_of_one_process_even_if_a_worker_is_killed(
         assert_same(detect(scene, None), detect_here(scene))  # an error does not cost the workers
 
 
-def test_the_modules_work_on_a_cluster(nodes, session, installed, tiny_model, images, tmp_path):
+def test_the_modules_work_on_a_cluster(
+    nodes, session, installed, tiny_model, tiny_classifier, images, tmp_path
+):
     words = [f"training_dataset={images}", f"classes={','.join(CLASSES)}", "images_max_dim=64"]
     done = session.run(
         "i.ann.maskrcnn.train",
@@ -233,6 +235,12 @@ def test_the_modules_work_on_a_cluster(nodes, session, installed, tiny_model, im
     assert "2 nodes with 2 CPUs" in there.stderr
     assert session.rows("there_house") == session.rows("here_house") != []
     assert session.topology("there_tree") == session.topology("here_tree")
+
+    options = [f"images_directory={tmp_path}/scenes", f"model={tiny_classifier}"]
+    session.run("i.ann.classifier.predict", *options, f"table={tmp_path}/here.csv")
+    there = ("i.ann.classifier.predict", *options, f"table={tmp_path}/there.csv", f"cluster={nodes.address}")
+    assert "2 nodes with 2 CPUs" in session.run(*there).stderr
+    assert (tmp_path / "there.csv").read_text() == (tmp_path / "here.csv").read_text()
 
 
 def test_class_rasters_go_from_tasks_to_training_to_prediction_on_a_cluster(

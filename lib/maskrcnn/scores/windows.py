@@ -30,12 +30,12 @@ def detect_windows(
 ) -> list[ImageResult]:
     """Labels and detections of each window, in its order. Boxes are the network's own.
 
-    The detector always gets `batch_size` images, the last time zeros among them. Objects whose greater part
-    the window cuts away are regions in which nothing is scored, as in training.
+    The detector always gets as many images, see `padded_batches`. Objects whose greater part the window cuts
+    away are regions in which nothing is scored, as in training.
     """
     results = {}
     for numbers, samples, images in padded_batches(windows, batch_size, workers, sharing):
-        contents = np.tile(np.float32([0, 0, *images.shape[1:3]]), (batch_size, 1))
+        contents = np.tile(np.float32([0, 0, *images.shape[1:3]]), (len(images), 1))
         contents[: len(samples)] = [sample.content for sample in samples]
         # one that is filled up gives more
         found = detector(images, contents, CONFIDENCE)[: len(samples)]

@@ -148,12 +148,12 @@ def window_name(image: LabelledImage, window: Window) -> str:
 def padded_batches(
     windows: ValidationBatches, batch_size: int, workers: int, sharing: Sharing = ALONE
 ) -> Iterator[tuple[range, list, np.ndarray]]:
-    """This process' part of the windows in batches: their numbers, samples, and images
-    (batch_size, H, W, C) float32.
+    """This process' part of the windows in batches: their numbers, samples, and images (B, H, W, C) float32.
 
-    The last batch is filled up with zeros: networks want one size.
+    batch_size: of all processes together. The last batch is filled up with zeros: networks want one size.
     """
     numbers = sharing.part(windows.sample_count)
+    batch_size = max(1, batch_size // sharing.size)
 
     def sample(place: int):
         return windows.sample(numbers[place])
