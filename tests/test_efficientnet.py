@@ -116,6 +116,21 @@ def test_a_standardised_image_is_seen_as_it_was_in_training(checkpoint, backbone
     )
 
 
+def test_the_encoder_of_a_unet_which_ends_earlier_gets_its_weights_too(checkpoint, backbone):
+    config = UNetConfig(
+        classes=("road",),
+        backbone="unet_efficientnet_lite0",
+        image_shape=(64, 64),
+        band_mean=(0.0,) * 3,
+        band_scale=(1.0,) * 3,
+    )
+    encoder = UNET.backbone(UNET.build_network(config))
+    imagenet.transfer(checkpoint, encoder, config)
+    efficientnet_weights.transfer(checkpoint, backbone, 3, imagenet.MEAN, imagenet.DEVIATION)
+    image = np.random.default_rng(1).normal(size=(1, 64, 64, 3))
+    assert_near(answers(encoder, image), answers(with_stem(backbone), image)[:4], 1e-5)
+
+
 @pytest.mark.parametrize("bands", [1, 5])
 def test_images_of_other_bands_get_an_adapted_first_layer(checkpoint, bands):
     config = MaskRCNNConfig(

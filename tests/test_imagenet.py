@@ -13,6 +13,8 @@ from ann.backbones import imagenet
 from ann.errors import AnnError
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.model import build_network
+from unet.config import UNetConfig
+from unet.task import TASK as UNET
 
 MEAN = np.array((123.68, 116.779, 103.939), np.float32)  # what Keras' preprocessing takes off
 
@@ -68,6 +70,24 @@ def test_the_backbone_answers_as_that_of_keras(source):
         theirs = keras.ops.convert_to_numpy(theirs)
         np.testing.assert_allclose(
             keras.ops.convert_to_numpy(received), theirs, rtol=1e-3, atol=1e-3 * np.abs(theirs).max()
+        )
+
+
+def test_the_encoder_of_a_unet_which_ends_earlier_gets_its_weights_too(source):
+    config = UNetConfig(
+        classes=("road",),
+        backbone="unet_resnet50",
+        image_shape=(64, 64),
+        band_mean=tuple(map(float, MEAN)),
+        band_scale=imagenet.DEVIATION,
+    )
+    encoder, whole = UNET.backbone(UNET.build_network(config)), network()
+    imagenet.transfer(source, encoder, config)
+    imagenet.transfer(source, whole.backbone, whole.config)
+    pixels = np.random.default_rng(1).normal(size=(1, 64, 64, 3)).astype(np.float32)
+    for mine, theirs in zip(encoder(pixels)[1:], whole.backbone(pixels)[:3], strict=True):
+        np.testing.assert_allclose(
+            keras.ops.convert_to_numpy(mine), keras.ops.convert_to_numpy(theirs), rtol=1e-4, atol=1e-4
         )
 
 

@@ -68,7 +68,10 @@ def transfer(
         moving_mean = moving_mean - np.einsum("hwbf,b->f", kernel, offset)
         backbone.get_layer("stem_conv").set_weights([adapt_stem(kernel * scale[:, None], bands)])
         backbone.get_layer("stem_bn").set_weights([gamma, beta, moving_mean, variance])
+        present = {layer.name for layer in backbone.layers}  # a U-Net's encoder ends earlier
         for number, block in enumerate(block_names()):
+            if f"{block}_project_conv" not in present:
+                break
             for part, normalisation in PARTS.items():
                 if part == "expand" and number == 0:
                     continue  # the first block does not widen

@@ -71,7 +71,10 @@ def _transfer_resnet(source, backbone, config):
     kernel = kernel[:, :, ::-1] * np.array(DEVIATION, np.float32)[:, None]
     backbone.get_layer("conv1").set_weights([adapt_stem(kernel, config.bands), bias])
     _copy_normalisation(source.get_layer("conv1_bn"), backbone.get_layer("bn_conv1"))
+    present = {layer.name for layer in backbone.layers}  # a U-Net's encoder ends earlier
     for ours, theirs in _blocks(config.backbone_name):
+        if f"res{ours}_branch2a" not in present:
+            break
         for branch, place in (("branch1", 0), ("branch2a", 1), ("branch2b", 2), ("branch2c", 3)):
             if place == 0 and not ours.endswith("a"):
                 continue  # only the first block of a stage projects its shortcut
