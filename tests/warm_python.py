@@ -24,6 +24,8 @@ import traceback
 import types
 from pathlib import Path
 
+from quick_graphs import skip_graph_optimisation
+
 START_SECONDS = 120
 IMPORTED = ("h5py", "PIL.Image", "rasterio", "scipy.ndimage", "shapely", "keras")
 FIXED = ("KERAS_", "OMP_", "LC_", "LANG", "TF_")  # variables that are read when a library is imported
@@ -149,6 +151,7 @@ def become(files: list[int], arguments: list[str], variables: dict[str, str], fo
         os.environ.update(variables)
         os.chdir(folder)
         paths = variables.get("PYTHONPATH", "").split(os.pathsep)
+        skip_graph_optimisation()
         inline = arguments[0] == "-c"
         sys.argv = ["-c", *arguments[2:]] if inline else arguments
         first = "" if inline else os.path.dirname(os.path.abspath(arguments[0]))
