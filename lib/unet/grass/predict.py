@@ -34,7 +34,7 @@ from ann.grass.sources import (
     warn_of_differences,
 )
 from ann.grass.temporary import TemporaryMaps
-from ann.inference.cells import CellSettings, cell_worker
+from ann.inference.cells import CellSettings, cell_worker, smallest_tile
 from ann.inference.processes import device_processes, wants_processes
 from ann.inference.tile_rows import Workers
 from ann.inference.workers import workers_of
@@ -172,13 +172,22 @@ def workers_of_cluster(
 def settings_for(request: Request, reach: int) -> CellSettings:
     """How scenes are cut. reach: see `CellSettings`."""
     grids = [grid_to_work_in(source, request.wanted.resolution) for source in request.sources]
-    return cell_settings(
+    enough = smallest_tile(reach, request.config.size_multiple)
+    settings = cell_settings(
         request.config,
         reach,
         side=request.side,
         largest=max(max(grid.rows, grid.columns) for grid in grids),
         batch_size=request.batch_size,
     )
+    if request.side and request.side < enough:
+        times = (request.side / (request.side - 2 * settings.halo)) ** 2
+        gs.warning(
+            f"The network sees {reach} cells around each one, by which tiles overlap: with "
+            f"tile_size={request.side} each cell is computed {times:.1f} times. "
+            f"Use {enough} or more, or leave tile_size out"
+        )
+    return settings
 
 
 def exported(model: ModelFile, side: str) -> Exported:
