@@ -36,7 +36,7 @@ from scaling_run import Run
 
 COLUMNS = (
     *("backend", "work", "unit", "units", "images_per_device", "images"),
-    *("first_s", "median_step_s", "seconds_per_image", "cpu_s_per_image", "epoch_s"),
+    *("first_s", "step_s", "seconds_per_image", "cpu_s_per_image", "epoch_s"),
     *LOAD,
     *("measured_s", "devices", "note"),
 )

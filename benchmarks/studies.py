@@ -35,7 +35,7 @@ SCENES = 16  # that are drawn
 COMMON = ("backend", "unit", "units", "images_per_device", "steps")
 FRAMEWORKS = (
     *COMMON,
-    *("minutes", "first_s", "median_step_s", "images_per_s", "cpu_s_per_image", "IoU", "Dice"),
+    *("minutes", "first_s", "step_s", "images_per_s", "cpu_s_per_image", "IoU", "Dice"),
     *LOAD,
     *("devices", "note"),
 )
