@@ -24,7 +24,7 @@ class Recognised:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelKind:
-    """A network's model files.
+    """A network's model files. It is sent to other processes: functions are those of modules.
 
     config: the class of their descriptions.
     stems: names that the first convolution can have; its kernel (height, width, bands, filters) depends on
@@ -33,7 +33,7 @@ class ModelKind:
     recognise: path and {layer: arrays} -> `Recognised`; raises ModelFileError for layers of another network.
     undescribed: the description of a file without one, from what was recognised; None: there are no such
         files.
-    backbone_of: the backbone whose layers have these names; None for no known one.
+    backbone_of: the backbone whose layers have these names; None for no known one, or no way to tell.
     lengths: of fields that are lists, where only one fits.
     """
 
@@ -42,7 +42,7 @@ class ModelKind:
     heads: tuple[str, ...]
     recognise: Callable[[Path, Mapping], Recognised]
     undescribed: Callable[[Recognised], ModelConfig] | None = None
-    backbone_of: Callable[[Sequence[str]], str | None] = lambda names: None
+    backbone_of: Callable[[Sequence[str]], str | None] | None = None
     lengths: Mapping[str, int] = field(default_factory=dict)
 
     def check_network(self, network: object) -> None:

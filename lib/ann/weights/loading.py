@@ -107,7 +107,8 @@ def load_weights(layout: Layout, model: ModelFile, skip_heads: bool = False) -> 
 
 def check_backbone(layout: Layout, model: ModelFile) -> None:
     """Refuse a file whose backbone is another than the network's."""
-    backbone = model.kind.backbone_of([name for name, variables in layout if variables])
+    tell = model.kind.backbone_of
+    backbone = tell([name for name, variables in layout if variables]) if tell else None
     if backbone is not None and backbone != model.backbone:
         raise ModelFileError(
             f"Model file {model.path} has a {model.backbone} backbone, the network has {backbone}. "
