@@ -35,7 +35,5 @@ def test_classes_of_images_can_be_sent(tmp_path):
     write_class_folders(tmp_path, {"field": 2, "water": 1})
     names, files, _ = find_class_files(tmp_path, ())
     images = open_class_files(files, len(names), 64)
-    there = pickle.loads(pickle.dumps(images))
-    assert [
-        (one.read(None).image == two.read(None).image).all() for one, two in zip(there, images, strict=True)
-    ]
+    for one, other in zip(pickle.loads(pickle.dumps(images)), images, strict=True):
+        assert (one.read(None).image == other.read(None).image).all()

@@ -93,13 +93,13 @@ def _interruptible() -> Iterator[threading.Event]:
 
 def _watch(workers, reporter, interrupted):
     """Pass on the first process' reports until it is through, or until Ctrl-C."""
+    watched = list(workers)  # until their end has been seen, and all that they said before it
     while True:
         if interrupted.is_set():
             raise KeyboardInterrupt
-        running = [worker for worker in workers if worker.process.exitcode is None]
-        sources = [source for worker in running for source in (worker.line, worker.process.sentinel)]
+        sources = [source for worker in watched for source in (worker.line, worker.process.sentinel)]
         wait(sources, timeout=LOOK_SECONDS)
-        for worker in running:
+        for worker in tuple(watched):
             ended = worker.process.exitcode  # before the messages are read: all are there then
             for kind, content in _messages(worker):
                 if kind == "result" and worker is workers[0]:
@@ -110,6 +110,8 @@ def _watch(workers, reporter, interrupted):
                     getattr(reporter, kind)(*content)
             if ended or (ended == 0 and worker is workers[0]):
                 _raise_first_failure(workers, [])
+            if ended == 0:
+                watched.remove(worker)
 
 
 def _messages(worker):
