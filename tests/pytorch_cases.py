@@ -19,6 +19,8 @@ from ann.pytorch.graphs import Constants
 from ann.pytorch.layers import run
 from ann.pytorch.penalty import sum_of_mean_squares
 from ann.pytorch.steps import AdamW
+from classifier.config import ClassifierConfig
+from classifier.network.model import build_network as build_classifier
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.detector import within_memory
 from maskrcnn.network import nms, targets, without_loops
@@ -27,6 +29,8 @@ from maskrcnn.network.inference import MASK_CHUNK, Detector
 from maskrcnn.network.model import build_network
 from maskrcnn.network.training import TrainingNetwork, anchor_count
 from on_backend import ANCHOR_RATIOS, ANCHOR_SCALES, random_boxes
+from unet.config import UNetConfig
+from unet.network.model import build_network as build_unet
 
 
 def every_layer() -> keras.Model:
@@ -66,6 +70,20 @@ def test_layers_give_the_values_and_gradients_of_keras():
         np.testing.assert_allclose(
             received.detach(), expected.detach(), rtol=2e-4, atol=1e-4 * float(expected.abs().max())
         )
+
+
+@pytest.mark.parametrize("kind", ["classifier", "unet"])
+def test_networks_with_models_inside_give_the_values_of_keras(kind):
+    values = {"classes": ("wood", "stone"), "image_shape": (32, 32), "band_mean": (0.0,) * 3}
+    if kind == "unet":
+        network = build_unet(UNetConfig(backbone="unet_resnet18", **values))
+    else:
+        network = build_classifier(ClassifierConfig(backbone="resnet18", **values))
+    images = np.float32(np.random.default_rng(1).normal(size=(2, 32, 32, 3)))
+    expected = network(images, training=False).detach()
+    np.testing.assert_allclose(
+        run(network, images).detach(), expected, atol=1e-4 * float(expected.abs().max())
+    )
 
 
 def test_layers_normalise_by_the_batch_where_it_is_asked_for():

@@ -62,15 +62,15 @@ class _Convolved:
         return _convolve(self.layer, self.inputs, kernel, shift)
 
 
-def _run_layer(layer, training, inputs, **_):
+def _run_layer(layer, in_training, inputs, **_):
     if isinstance(layer, keras.Model):
-        return run(layer, keras.tree.map_structure(_value, inputs), training)
+        return run(layer, keras.tree.map_structure(_value, inputs), in_training)
     function = FUNCTIONS.get(type(layer))
-    if function is _normalise and (isinstance(inputs, _Convolved) and not (training and layer.trainable)):
+    if function is _normalise and (isinstance(inputs, _Convolved) and not (in_training and layer.trainable)):
         return _normalise(layer, inputs)
     inputs = keras.tree.map_structure(_value, inputs)
     if function is None or function is _normalise:
-        options = {"training": training} if layer._call_has_training_arg else {}
+        options = {"training": in_training} if layer._call_has_training_arg else {}
         return layer(inputs, **options)
     return function(layer, inputs)
 
