@@ -30,7 +30,8 @@ class GrassSession:
         """Run a module; the output is captured. more: environment variables."""
         variables = self.variables | more
         program = self._python_program(module, arguments)
-        if program and warm_python().suits(variables):
+        # what Python does with another PYTHONPATH when it starts has been done there
+        if program and "PYTHONPATH" not in more and warm_python().suits(variables):
             done = warm_python().run(program, variables)
         else:
             done = subprocess.run(

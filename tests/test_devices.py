@@ -179,12 +179,13 @@ def assert_nothing_is_left(workers, logs):
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
 @pytest.mark.parametrize("backend", [BACKENDS[2]])
 def test_processes_end_together(images, tmp_path, backend):
-    run = {"run": {"device_count": 2, "epochs": 2, "steps_per_epoch": 3, "validation_steps": 1}}
+    run = {"run": {"device_count": 2, "epochs": 2, "steps_per_epoch": 300, "validation_steps": 1}}
+    in_the_middle = "402/600"  # of an epoch: nothing is being written
     # one is killed: a clear error, and nobody is left
     abroad = {"GLOO_SOCKET_IFNAME": "nowhere0"}  # set for other machines: not for the processes of this one
     variables = environment(backend, 2, TMPDIR=str(tmp_path), TINY="1")
     process = start(images, tmp_path, run, variables | abroad)
-    read_until(process, "4/6")
+    read_until(process, in_the_middle)
     workers = children(process)
     assert len(workers) == 2
     # nobody from outside can take part
@@ -201,7 +202,7 @@ def test_processes_end_together(images, tmp_path, backend):
 
     # it goes on from the first epoch; Ctrl-C, which a terminal sends to all processes, ends it
     process = start(images, tmp_path, run, variables)
-    read_until(process, "4/6")
+    read_until(process, in_the_middle)
     workers = children(process)
     os.killpg(process.pid, signal.SIGINT)
     output = process.communicate(timeout=300)[0]
@@ -211,7 +212,7 @@ def test_processes_end_together(images, tmp_path, backend):
 
     # the supervising process is killed: the others see it
     process = start(images, tmp_path, run, variables)
-    read_until(process, "4/6")
+    read_until(process, in_the_middle)
     workers = children(process)
     process.kill()
     process.communicate(timeout=300)

@@ -151,7 +151,8 @@ def become(files: list[int], arguments: list[str], variables: dict[str, str], fo
         os.environ.update(variables)
         os.chdir(folder)
         paths = variables.get("PYTHONPATH", "").split(os.pathsep)
-        skip_graph_optimisation()
+        if arguments[0].endswith(".train"):  # what is detected is compared to the last digit
+            skip_graph_optimisation()
         inline = arguments[0] == "-c"
         sys.argv = ["-c", *arguments[2:]] if inline else arguments
         first = "" if inline else os.path.dirname(os.path.abspath(arguments[0]))
