@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from measuring import RESULTS, Clock, Reporter, add_rows
+from measuring import RESULTS, Clock, Reporter, add_rows, describe_network
 
 from ann.data.dataset import Dataset, LabelledImage, part_of_image
 from ann.data.pixels.windows import Window
@@ -38,7 +38,6 @@ from maskrcnn.detector import load_network
 from maskrcnn.instances.pipeline import DetectionSettings, find_by_workers, network_finder
 from maskrcnn.instances.uncertain import UncertainWindows
 from maskrcnn.model_file import read_model
-from maskrcnn.preparation import describe_model
 from maskrcnn.task import TASK
 
 TABLE = RESULTS / "labelling.csv"
@@ -86,15 +85,7 @@ def train(images: Sequence[LabelledImage], classes: tuple[str, ...], arguments, 
 
     dataset = Dataset(classes=classes, images=tuple(images))
     size = ImageSize(CROP, CROP, False)
-    config = describe_model(
-        dataset,
-        size,
-        backbone=arguments.backbone,
-        rois_per_image=64,
-        mini_mask_shape=None,
-        initial=None,
-        other_classes=False,
-    )
+    config = describe_network(dataset, size, backbone=arguments.backbone)
     settings = TrainingSettings(
         name="labelling",
         logs=folder,

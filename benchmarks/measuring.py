@@ -104,6 +104,21 @@ def describe_network(dataset, size, *, backbone: str, rois_per_image: int = 64):
     )
 
 
+def describe_unet(dataset, size, *, architecture: str, loss: str = "both"):
+    """The description of a U-Net that is trained from scratch."""
+    from unet.preparation import describe_model
+
+    return describe_model(
+        dataset,
+        size,
+        architecture=architecture,
+        loss=loss,
+        weighted=False,
+        initial=None,
+        other_classes=False,
+    )
+
+
 def machine() -> str:
     """What this runs on, in a few words."""
     cpuinfo = Path("/proc/cpuinfo")

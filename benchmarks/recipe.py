@@ -27,13 +27,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from measuring import RESULTS, Clock, Reporter, add_rows
+from measuring import RESULTS, Clock, Reporter, add_rows, describe_network
 
 from ann.data.readers.formats import open_dataset
 from ann.training.image_size import ImageSize
 from ann.training.job import Job
 from ann.training.settings import TrainingSettings
-from maskrcnn.preparation import describe_model
 from maskrcnn.task import TASK
 
 TABLE, PICTURE = RESULTS / "recipe.csv", RESULTS / "recipe.png"
@@ -73,15 +72,7 @@ def make_job(arguments, values: dict, folder: Path) -> Job:
     test = open_dataset(arguments.test, classes).images if arguments.test else dataset.validation
     dataset = replace(dataset, validation=())
     size = ImageSize(values["side"], values["side"], False)
-    config = describe_model(
-        dataset,
-        size,
-        backbone=values["backbone"],
-        rois_per_image=values["rois"],
-        mini_mask_shape=None,
-        initial=None,
-        other_classes=False,
-    )
+    config = describe_network(dataset, size, backbone=values["backbone"], rois_per_image=values["rois"])
     settings = TrainingSettings(
         name="recipe",
         logs=folder,

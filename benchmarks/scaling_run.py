@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from measuring import Clock, Reporter, describe_network, draw_scenes, object_count
+from measuring import Clock, Reporter, describe_network, describe_unet, draw_scenes, object_count
 
 DETECTIONS = 30  # in each tile: as many objects as a scene may show there
 HELD_OUT = 0.25  # of the images, which the trained network is scored on
@@ -128,17 +128,7 @@ def prepare(run: Run) -> dict:
         draw_scenes(folder / "scenes", run.size, run.scenes)
     dataset, _ = open_images(run)
     if run.network == "unet":
-        from unet.preparation import describe_model
-
-        config = describe_model(
-            dataset,
-            image_size(run),
-            architecture=run.backbone,
-            loss=run.loss,
-            weighted=False,
-            initial=None,
-            other_classes=False,
-        )
+        config = describe_unet(dataset, image_size(run), architecture=run.backbone, loss=run.loss)
     else:
         config = describe_network(dataset, image_size(run), backbone=run.backbone)
     keras.utils.set_random_seed(1)

@@ -18,11 +18,10 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from measuring import RESULTS, Clock, Reporter, add_rows
+from measuring import RESULTS, Clock, Reporter, add_rows, describe_unet
 
 from ann.data.outlines.label_values import LabelValues
 from ann.data.readers.pairs import find_pairs, read_pairs
@@ -30,17 +29,13 @@ from ann.training.image_size import ImageSize
 from ann.training.job import Job
 from ann.training.settings import TrainingSettings
 from unet.config import stride_of
-from unet.preparation import describe_model
-from unet.scorer import CellScorer
+from unet.scorer import CellScorer, Network
 from unet.task import TASK
 
 BACKBONE = "resnet18"
 TABLE = RESULTS / "smp.csv"
 SCORES = ("IoU", "Dice", "relaxed_F1", "accuracy")
 COLUMNS = ("data", "program", "weights", "steps", "minutes", "cpu_minutes", "precision", *SCORES)
-
-# images (B, H, W, C) float32 scaled -> probabilities (B, H, W, K)
-Network = Callable[[np.ndarray], np.ndarray]
 
 
 def make_job(arguments, folder: Path) -> Job:
@@ -51,15 +46,7 @@ def make_job(arguments, folder: Path) -> Job:
         for path in (arguments.training, arguments.test)
     )
     size = ImageSize(0, arguments.size, False, multiple=stride_of(f"unet_{BACKBONE}"))
-    config = describe_model(
-        training,
-        size,
-        architecture=f"unet_{BACKBONE}",
-        loss="both",
-        weighted=False,
-        initial=None,
-        other_classes=False,
-    )
+    config = describe_unet(training, size, architecture=f"unet_{BACKBONE}")
     settings = TrainingSettings(
         name="comparison",
         prefix=TASK.prefix,

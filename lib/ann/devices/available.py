@@ -71,14 +71,11 @@ def check_device_count(count: int) -> tuple[str, ...]:
 
 
 def on_device(number: int) -> contextlib.AbstractContextManager:
-    """Inside of the context, in this thread, networks are built and run on a device of `list_devices`."""
-    backend = configured_backend()
-    if backend == "torch":
-        import keras
-        import torch
+    """Inside of the context, in this thread, networks are built and run on a device of `list_devices`.
 
-        return keras.device(f"cuda:{number}" if torch.cuda.device_count() else "cpu")
-    if backend == "jax":
+    Of JAX or TensorFlow: with PyTorch each device has a process of its own, see `inference.processes`.
+    """
+    if configured_backend() == "jax":
         import jax
 
         return jax.default_device(jax.local_devices()[number])
