@@ -103,8 +103,8 @@ def installed(grass_folder, project, addons) -> Path:
 
 @pytest.fixture
 def session(request, grass_folder, project, addons) -> GrassSession:
-    """A new mapset for this test."""
-    name = re.sub(r"\W", "_", request.node.name)[:60]
+    """A new mapset for this test, named after its file too: others have tests of the same name."""
+    name = re.sub(r"\W", "_", f"{request.path.stem.removeprefix('test_')}_{request.node.name}")[:120]
     create_mapset(project, name)
     return open_session(project, name, addons, grass_folder)
 

@@ -50,7 +50,7 @@ class WarmPython:
     def run(self, arguments: list[str], variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
         """Run [script, ...] or ["-c", code, ...]; the output is captured."""
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
-            with self._connect() as line:
+            with connect(self._socket) as line:
                 code = ask(line, arguments, variables, [out.fileno(), errors.fileno()])
             texts = []
             for file in (out, errors):
@@ -66,25 +66,27 @@ class WarmPython:
         program.write_text(f"#!{sys.executable} -S\n{code}")
         program.chmod(0o755)
 
-    def _connect(self) -> socket.socket:
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            line = socket.socket(socket.AF_UNIX)
-            try:
-                line.connect(self._socket)
-                return line
-            except OSError:
-                line.close()
-                if self._server.poll() is not None or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.05)
-
     def close(self) -> None:
         self._server.stdin.close()
         self._server.kill()
         self._server.wait()
         Path(self._socket).unlink(missing_ok=True)
         os.rmdir(os.path.dirname(self._socket))
+
+
+def connect(path: str) -> socket.socket:
+    """A line to the server, as soon as it listens."""
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        line = socket.socket(socket.AF_UNIX)
+        try:
+            line.connect(path)
+            return line
+        except OSError:
+            line.close()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def ask(line: socket.socket, arguments: list[str], variables: dict[str, str], files: list[int]) -> int:
@@ -96,8 +98,7 @@ def ask(line: socket.socket, arguments: list[str], variables: dict[str, str], fi
 
 def be(path: str, script: str) -> None:
     """Be the script: it gets this program's arguments, environment and output."""
-    with socket.socket(socket.AF_UNIX) as line:
-        line.connect(path)
+    with connect(path) as line:
         sys.exit(ask(line, [script, *sys.argv[1:]], dict(os.environ), [1, 2]))
 
 
