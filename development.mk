@@ -23,16 +23,18 @@ demo: grass $(DEMO_READY)
 	python demo/run.py
 
 # The network's own tests, which run on every backend
-NETWORK_TESTS = $(addprefix tests/test_,boxes.py detections.py legacy_numbers.py losses.py network.py nms.py \
-  proposals.py roi_pooling.py targets.py)
+NETWORK_TESTS = $(addprefix tests/test_,boxes.py detections.py legacy_numbers.py losses.py memory.py \
+  network.py nms.py proposals.py roi_pooling.py targets.py)
+# Tests of what holds on all backends, and takes longest where graphs are compiled
+UNCOMPILED_TESTS = $(addprefix tests/test_,foreign_numbers.py training.py)
 # files go to the two workers in the order of tests/conftest.py: the slowest first
 PYTEST = python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile --no-loadscope-reorder \
   --durations=10 --durations-min=1 $(PYTEST_ARGS)
 
 test: grass $(TEST_READY) lint
 	KERAS_BACKEND=jax $(PYTEST) $(NETWORK_TESTS)
-	KERAS_BACKEND=torch $(PYTEST) $(NETWORK_TESTS)
-	$(PYTEST)
+	KERAS_BACKEND=torch $(PYTEST) $(NETWORK_TESTS) $(UNCOMPILED_TESTS)
+	$(PYTEST) $(addprefix --ignore=,$(UNCOMPILED_TESTS))
 
 # bench-scaling takes longer than all of them: it is asked for by name
 bench: bench-detection bench-imported bench-training bench-overhead

@@ -2,13 +2,15 @@
 """How good is a model after so many minutes of training? Trains one Mask R-CNN and scores it on other scenes.
 
 usage: recipe.py --training FOLDER --test FOLDER --classes CLASSES --minutes MINUTES RECIPE [name=value ...]
+       recipe.py ... --steps STEPS ...
        recipe.py --plot
 
 FOLDER: a training dataset in any format; without --test the validation part of the dataset is the test.
 RECIPE: what to call it in the table and in the plot. name=value: what differs from DEFAULTS below.
 
 Minutes are those of the processor, so that other work on the machine doesn't count; pinned to one core of a
-quiet machine (taskset -c 0) they are minutes of the clock. The run is scored after some epochs, on whole
+quiet machine (taskset -c 0) they are minutes of the clock. Beside other work a step takes more of them, by up
+to a half: there --steps compares what takes equally long. The run is scored after some epochs, on whole
 images cut and merged as i.ann.maskrcnn.detect does; scoring is no part of its minutes. The learning rate
 follows the minutes of the whole run: a shorter run, which ends with a low rate too, reaches more than what is
 seen on the way. Rows are added to docs/benchmarks/recipe.csv; --plot draws recipe.png from it.
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import shutil
 import sys
@@ -37,8 +40,13 @@ from maskrcnn.task import TASK
 
 TABLE, PICTURE = RESULTS / "recipe.csv", RESULTS / "recipe.png"
 SCORES = ("box_AP", "box_AP50", "mask_AP", "mask_AP50", "mask_AP75", "mask_AR")
-COLUMNS = ("data", "recipe", "seed", "minutes", "trained", "steps", "tile", *SCORES, "options")
+COLUMNS = ("data", "recipe", "seed", "minutes", "trained", "steps", "tile", "detection", *SCORES, "options")
 SCORED = (0.5, 1.0)  # shares of the minutes after which the model is scored
+DETECTIONS = {  # what differs from how trained models detect
+    "": {},
+    "NMS 0.3": {"detection_nms_threshold": 0.3},
+    "background competes": {"background_competes": True},
+}
 DEFAULTS = {
     "backbone": "efficientnet_lite0",
     "imagenet": 0,
@@ -49,6 +57,7 @@ DEFAULTS = {
     "rois": 64,
     "weight_decay": 1e-4,
     "average": 0.0,  # momentum of a moving average of the weights, of which the last model is then made
+    "accumulate": 1,  # steps whose gradients are added up before the weights change
     "precision": "auto",
     "seed": 0,
 }
@@ -97,8 +106,11 @@ def make_job(arguments, values: dict, folder: Path) -> Job:
     )
 
 
-def train_and_score(job: Job, values: dict) -> list[dict]:
-    """A row for each of SCORED: minutes trained, steps and scores. values: as in DEFAULTS."""
+def train_and_score(job: Job, values: dict, limit: int) -> list[dict]:
+    """A row for each of SCORED and DETECTIONS: minutes trained, steps and scores.
+
+    values: as in DEFAULTS. limit: how many steps, 0 for as many as there is time for.
+    """
     import keras
 
     from ann.backbones import imagenet
@@ -125,6 +137,7 @@ def train_and_score(job: Job, values: dict) -> list[dict]:
             global_clipnorm=loop.GRADIENT_NORM,
             use_ema=average > 0,
             ema_momentum=average or None,
+            gradient_accumulation_steps=values["accumulate"] if values["accumulate"] > 1 else None,
         )
 
     loop.make_optimizer = make_optimizer
@@ -136,7 +149,9 @@ def train_and_score(job: Job, values: dict) -> list[dict]:
         feed = make_feed(job, slice(None))
         model, clock = TrainingNetwork(network), Clock()
         begun = time.process_time()
-        TimeBudget.used = lambda budget: (time.process_time() - begun) / budget.seconds
+        TimeBudget.used = lambda budget: (
+            (len(clock.times) - 1) / limit if limit else (time.process_time() - begun) / budget.seconds
+        )
         result = loop.run_epochs(TASK, model, job.config, feed, settings, Reporter(clock, sys.stderr))
         if average:
             model.optimizer.finalize_variable_values(model.trainable_variables)
@@ -145,16 +160,22 @@ def train_and_score(job: Job, values: dict) -> list[dict]:
         epochs = list(csv.DictReader(file))
     steps = np.cumsum([int(row["steps"]) for row in epochs])
     minutes = np.cumsum(clock.steps()[1])[steps - 1] / 60
-    picked = {int(np.abs(minutes - share * settings.minutes).argmin()) for share in SCORED}
+    done = steps / limit if limit else minutes / settings.minutes
+    picked = {int(np.abs(done - share).argmin()) for share in SCORED}
     rows = []
-    network = build_network(job.config)
-    for number in sorted(picked):
+    for number, (detection, changes) in itertools.product(sorted(picked), DETECTIONS.items()):
+        config = replace(job.config, **changes)
+        network = build_network(config)
         load_weights(legacy_layout(network), read_model(settings.model_path(number + 1)))
         detector = Detector(network, choose_parts(network)[0])
-        results = [detect_image(detector, image, job.config) for image in job.held_out]
+        results = [detect_image(detector, image, config) for image in job.held_out]
         scores = score(results, job.config.classes)
         found = {f"{kind}_{key}": v for kind in ("box", "mask") for key, v in scores.summary(kind).items()}
-        row = {"trained": round(float(minutes[number]), 2), "steps": int(steps[number])}
+        row = {
+            "trained": round(float(minutes[number]), 2),
+            "steps": int(steps[number]),
+            "detection": detection,
+        }
         rows.append(row | {name: round(found[name], 4) for name in SCORES})
     return rows
 
@@ -168,7 +189,7 @@ def plot() -> None:
     sets = list(dict.fromkeys(row["data"] for row in rows))
     figure = Figure(figsize=(8 * len(sets), 5.5), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
-        mine = [row for row in rows if row["data"] == name]
+        mine = [row for row in rows if row["data"] == name and row["minutes"] and not row["detection"]]
         for recipe, tile in dict.fromkeys((row["recipe"], row["tile"]) for row in mine):
             points = {}
             for row in mine:
@@ -201,6 +222,7 @@ def main():
     parser.add_argument("--test")
     parser.add_argument("--classes")
     parser.add_argument("--minutes", type=float, default=8)
+    parser.add_argument("--steps", type=int, default=0, help="so many, however long they take")
     parser.add_argument("--epoch-steps", type=int, default=40, help="between two models that can be scored")
     parser.add_argument("--keep", help="file that the last model is copied to")
     parser.add_argument("--plot", action="store_true")
@@ -210,7 +232,7 @@ def main():
     values = read_options(arguments.options)
     with tempfile.TemporaryDirectory() as folder:
         job = make_job(arguments, values, Path(folder))
-        rows = train_and_score(job, values)
+        rows = train_and_score(job, values, arguments.steps)
         if arguments.keep:
             last = max(Path(folder).glob("*_recipe_[0-9]*.h5"), key=lambda path: path.stat().st_mtime)
             shutil.copy(last, arguments.keep)
@@ -219,7 +241,7 @@ def main():
         "data": Path(arguments.training).name,
         "recipe": arguments.recipe,
         "seed": values["seed"],
-        "minutes": arguments.minutes,
+        "minutes": "" if arguments.steps else arguments.minutes,
         "tile": (job.config.tile_shape or job.config.image_shape)[0],
         "options": " ".join(f"{name}={value}" for name, value in changed.items() if name != "seed"),
     }

@@ -6,8 +6,6 @@ import gc
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 # Two workers share the cores, and programs that they start: threads of OpenMP that wait for each other would
@@ -17,7 +15,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 
 from drawing import draw_scene, write_training_directory
-from grass_session import GrassSession, create_mapset, create_project, export_checkout, open_session
+from grass_session import (
+    REPOSITORY,
+    GrassSession,
+    common_variables,
+    create_mapset,
+    create_project,
+    export_checkout,
+    open_session,
+    warm_python,
+)
 from quick_graphs import skip_graph_optimisation
 
 # `make test` gives whole files to two workers. A worker that begins a slow one last keeps the other waiting,
@@ -166,7 +173,9 @@ save_model(sys.argv[1], layer_groups(build_network(config)), config)
 
 def _make_model(code: str, path: Path) -> Path:
     """Run code that writes a model file; Keras stays out of this process."""
-    subprocess.run([sys.executable, "-c", code, str(path)], check=True, cwd=Path(__file__).parents[1] / "lib")
+    variables = common_variables() | {"PYTHONPATH": str(REPOSITORY / "lib")}
+    done = warm_python(None).run(["-c", code, str(path)], variables)
+    assert done.returncode == 0, done.stderr
     return path
 
 

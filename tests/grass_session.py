@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from warm_python import WarmPython
@@ -31,8 +31,8 @@ class GrassSession:
         variables = self.variables | more
         program = self._python_program(module, arguments)
         # what Python does with another PYTHONPATH when it starts has been done there
-        if program and "PYTHONPATH" not in more and warm_python().suits(variables):
-            done = warm_python().run(program, variables)
+        if program and "PYTHONPATH" not in more and self._warm(variables).suits(variables):
+            done = self._warm(variables).run(program, variables)
         else:
             done = subprocess.run(
                 [module, *arguments], env=variables, capture_output=True, text=True, errors="replace"
@@ -45,17 +45,21 @@ class GrassSession:
 
     def _python_program(self, module: str, arguments: Sequence[str]) -> list[str]:
         """What Python runs, if that is one of our modules or code; else nothing."""
-        if module == sys.executable and arguments[0] == "-c":
+        if module == sys.executable:
             return list(arguments)
         script = Path(self.variables["GRASS_ADDON_BASE"], "scripts", module)
         return [str(script), *arguments] if module.startswith("i.ann.") and script.exists() else []
+
+    @staticmethod
+    def _warm(variables: dict[str, str]) -> WarmPython:
+        return warm_python(variables.get("KERAS_BACKEND"))
 
     def shell(self, commands: str, folder: Path) -> subprocess.CompletedProcess[str]:
         """Run commands as a user types them, up to the first that fails."""
         programs = self.project.parent / "programs"
         programs.mkdir(exist_ok=True)
         for script in Path(self.variables["GRASS_ADDON_BASE"], "scripts").glob("i.ann.*"):
-            warm_python().stand_in(programs, script)
+            self._warm(self.variables).stand_in(programs, script)
         path = f"{programs}{os.pathsep}{self.variables['PATH']}"
         return subprocess.run(
             ["bash", "-e", "-c", commands],
@@ -64,6 +68,10 @@ class GrassSession:
             capture_output=True,
             text=True,
         )
+
+    def on(self, backend: str) -> GrassSession:
+        """The same session with another backend of Keras."""
+        return replace(self, variables=self.variables | {"KERAS_BACKEND": backend})
 
     def out(self, module: str, *arguments: str) -> str:
         """What a module prints."""
@@ -105,9 +113,9 @@ class GrassSession:
 
 
 @functools.cache
-def warm_python() -> WarmPython:
-    """A server for the programs that import Keras."""
-    return WarmPython(common_variables())
+def warm_python(backend: str | None) -> WarmPython:
+    """A server for the programs that import Keras with this backend."""
+    return WarmPython(common_variables() | ({"KERAS_BACKEND": backend} if backend else {}))
 
 
 @functools.cache

@@ -48,7 +48,7 @@ def run_program(name, folder, *arguments):
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="load is read from /proc")
 def test_an_experiment_prints_a_table_and_saves_csv_and_plot(tmp_path):
-    arguments = ("--work", "detect", "--images", "1", "2", "--backends", "tensorflow")
+    arguments = ("--work", "detect", "--images", "1", "2", "--backends", "torch")
     printed = run_program("scaling.py", tmp_path, "images", *arguments, *SMALL)
     rows = read(tmp_path / "images.csv")
     assert tuple(rows[0]) == scaling.COLUMNS
@@ -97,7 +97,7 @@ def test_an_epoch_is_timed_on_devices_and_nodes(tmp_path):
 
 
 def test_a_study_scores_the_network_that_it_has_trained(tmp_path):
-    arguments = ("--backends", "tensorflow", "--devices", "1", "--images", "2", "--steps", "1")
+    arguments = ("--backends", "torch", "--devices", "1", "--images", "2", "--steps", "1")
     run_program("studies.py", tmp_path, "frameworks", *arguments, "--size", "32")
     (row,) = read(tmp_path / "frameworks.csv")
     assert tuple(row) == studies.FRAMEWORKS

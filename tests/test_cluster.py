@@ -214,6 +214,7 @@ def test_detection_on_nodes_is_that_of_one_process_even_if_a_worker_is_killed(
 def test_the_modules_work_on_a_cluster(
     nodes, session, installed, tiny_model, tiny_classifier, images, tmp_path
 ):
+    session = session.on("torch")  # which workers import soonest
     words = [f"training_dataset={images}", f"classes={','.join(CLASSES)}", "images_max_dim=64"]
     done = session.run(
         "i.ann.maskrcnn.train",
@@ -253,14 +254,12 @@ def test_class_rasters_go_from_tasks_to_training_to_prediction_on_a_cluster(
         ground = {"crs": CRS, "transform": from_origin(500_000 + 100 * number, 5_500_000, 1, 1)}
         write_raster(tmp_path / "data" / "images" / f"{number}.tif", image, **ground)
         write_raster(tmp_path / "data" / "masks" / f"{number}.tif", labels, **ground)
-    cluster, backend = f"cluster={nodes.address}", {"KERAS_BACKEND": "torch"}
+    cluster, session = f"cluster={nodes.address}", session.on("torch")
     train = ("i.ann.unet.train", "classes=road", "architecture=unet_vgg", "tile_size=32", cluster)
     done = session.run(*train, f"training_dataset={tmp_path}/data", f"shards={tmp_path}/set")
     assert "Wrote 8 tiles in 1 shards" in " ".join(done.stderr.split())
     options = ("gpu_count=2", "epochs=1", "steps_per_epoch=2", "validation_steps=1", "name=roads")
-    done = session.run(
-        *train, f"training_dataset={tmp_path}/set", f"logs={tmp_path}/logs", *options, **backend
-    )
+    done = session.run(*train, f"training_dataset={tmp_path}/set", f"logs={tmp_path}/logs", *options)
     assert "2 images per step" in " ".join(done.stderr.split())
     refused = session.run(
         "i.ann.maskrcnn.train", "classes=road", f"training_dataset={tmp_path}/set", f"logs={tmp_path}/logs",
@@ -275,8 +274,8 @@ def test_class_rasters_go_from_tasks_to_training_to_prediction_on_a_cluster(
         "-k",
     )
     model = f"model={tmp_path}/logs/unet_roads_1.h5"
-    session.run(*predict, model, "output=here", "nprocs=1", **backend)
-    session.run(*predict, model, "output=there", cluster, **backend)
+    session.run(*predict, model, "output=here", "nprocs=1")
+    session.run(*predict, model, "output=there", cluster)
     for number in range(4):
         session.run("g.region", f"raster=here_{number}_road")
         session.calc(f"difference = abs(here_{number}_road - there_{number}_road)")

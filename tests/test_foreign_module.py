@@ -45,7 +45,7 @@ def test_a_map_is_detected_in_by_a_checkpoint_and_what_was_assumed_is_said(user,
 
 def test_a_checkpoint_of_other_classes_starts_a_training_with_e_alone(user, checkpoint, images, tmp_path):
     def train(*more):
-        return user.run(
+        return user.on("torch").run(
             "i.ann.maskrcnn.train",
             *(f"training_dataset={images}", "classes=building,tank", "backbone=resnet50"),
             *(f"model={checkpoint}", f"logs={tmp_path}", "name=fine", "epochs=1", "steps_per_epoch=1"),

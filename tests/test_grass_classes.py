@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def maps(project, addons, grass_folder, tmp_path_factory):
 
 def opened(session, **request):
     request = {"band1": "band", "labels": "parcels", "class_column": "kind"} | request
-    done = session.run("python3", SCRIPT, json.dumps(request))
+    done = session.run(sys.executable, SCRIPT, json.dumps(request))
     return json.loads(done.stdout.splitlines()[-1])
 
 

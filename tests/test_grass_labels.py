@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,7 @@ def write_areas(session, tmp_path, name, polygons, **columns):
 def look(session, classes="a", **request):
     """What `grass_labels.py` prints for these options."""
     request = {**BANDS, "labels": "labels", "classes": classes.split(","), **request}
-    return json.loads(session.run("python3", str(SCRIPT), json.dumps(request)).stdout.splitlines()[-1])
+    return json.loads(session.run(sys.executable, str(SCRIPT), json.dumps(request)).stdout.splitlines()[-1])
 
 
 def boxes(image):
@@ -159,7 +160,7 @@ def test_what_detect_writes_can_be_corrected_and_used(session, tmp_path):
             f"scene = if(row() > {y1} && row() <= {y2} && col() > {x1} && col() <= {x2}, {value}, scene)"
         )
     request = {"scenes": [["scene"]], "outputs": ["area"]}
-    session.run("python3", str(DETECTION), json.dumps(request))
+    session.run(sys.executable, str(DETECTION), json.dumps(request))
     options = {"band1": "scene", "band2": "", "labels": "house,tree", "classes": "house,tree"}
     (image,) = look(session, **options)["images"]
     assert boxes(image) == [(1, *patches[0][1:]), (1, *patches[2][1:]), (2, *patches[1][1:])]

@@ -21,7 +21,7 @@ def test_numbers_are_those_of_the_original(stages):
 
 
 # more of the same blocks, which are slow to build and to run one by one on JAX and on PyTorch
-BACKBONES = ["resnet50", *(["resnet101"] if keras.backend.backend() == "tensorflow" else [])]
+BACKBONES = ["resnet50", *(["resnet101"] if keras.backend.backend() == "torch" else [])]
 
 
 @pytest.fixture(scope="module", params=BACKBONES)

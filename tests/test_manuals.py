@@ -64,7 +64,7 @@ def test_examples_of_train_run(session, installed, tmp_path):
     for number in range(4):
         scene = draw_scene(height=96, width=96, objects=6, seed=number)
         write_training_directory(tmp_path / "training", f"scene_{number}", scene)
-    run_examples(session, "i.ann.maskrcnn.train", tmp_path)
+    run_examples(session.on("torch"), "i.ann.maskrcnn.train", tmp_path)  # which has nothing to compile
     assert (tmp_path / "logs" / "mask_rcnn_small_1.h5").exists()
     assert (tmp_path / "logs" / "mask_rcnn_other_1.h5").exists()
 

@@ -23,7 +23,7 @@ from maskrcnn.task import TASK
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 SIDE = 64  # pixels
-STEPS = 80
+STEPS = 60
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,12 @@ SMALL = {
 }
 
 
+@pytest.fixture
+def session(session):
+    """The session on PyTorch, which has nothing to compile; what is said of modules holds on all backends."""
+    return session.on("torch")
+
+
 def train(session, images, logs, *flags, check=True, **options):
     values = {"training_dataset": images, "classes": ",".join(CLASSES), "logs": logs, "name": "test", **SMALL}
     arguments = [f"{name}={value}" for name, value in (values | options).items()]
@@ -49,6 +55,7 @@ def count_masks(images, class_name):
 
 
 def test_every_instance_is_read_and_the_run_is_recorded(session, images, tmp_path):
+    session = session.on("tensorflow")
     region = session.region()
     output = train(session, images, tmp_path / "logs", "-s")
     unused = (tmp_path / "logs" / "unused.txt").read_text().split()

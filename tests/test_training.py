@@ -18,7 +18,7 @@ from ann.data.split import split_dataset
 from ann.devices.available import check_device_count, list_devices
 from ann.devices.precision import cpu_has_bfloat16, use_precision
 from ann.errors import AnnError, DatasetError, DeviceError
-from ann.training import log, loop, memory, preparation, schedule, state
+from ann.training import log, loop, preparation, schedule, state
 from ann.training.image_size import ImageSize, network_input_shape
 from ann.training.job import Job
 from ann.training.loop import run_epochs
@@ -327,16 +327,6 @@ def test_without_scores_the_best_epoch_has_the_lowest_validation_loss(tmp_path):
     for epoch, score in ((4, 0.0), (5, 0.3), (6, 0.3), (7, float("nan"))):
         log.write_row(table, {"epoch": epoch, "loss": 1.0, "val_loss": 2.0 + (epoch == 5), "mask_AP": score})
     assert log.best_epoch(table, "mask_AP") == 6
-
-
-def test_a_step_that_takes_too_much_memory_is_recognised():
-    with pytest.raises(Exception) as caught:
-        keras.ops.convert_to_numpy(keras.ops.ones((2**20, 2**20, 2**6)) + 1.0)
-    assert memory.is_exhausted(caught.value), repr(caught.value)
-    with pytest.raises(MemoryError) as caught:
-        np.ones((2**20, 2**20, 2**10))
-    assert memory.is_exhausted(caught.value)
-    assert not memory.is_exhausted(ValueError("a wrong shape"))
 
 
 def test_in_bfloat16_weights_and_losses_stay_float32(dataset, tmp_path):

@@ -1,9 +1,9 @@
 """A value for each cell of a scene of any size, which does not depend on how the scene was cut.
 
 Of a tile only the cells count whose whole field of view lies inside of it: tiles share twice the network's
-reach, and begin at multiples of its stride in a grid that is fixed to the ground. What lies outside of the
-map is shown to the network as cells without data, at the border of the computational region as what the map
-shows there.
+reach, and begin at multiples of its stride in a grid that is fixed to the ground. Beyond its border a map is
+mirrored for the network, so that what runs out of it does not end before; beyond the border of the
+computational region the network sees what the map shows there.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class Padding:
-    """Cells without data around a scene: `top` rows above and `left` columns before its first cell (if these
-    are negative, so many of the scene are left out); height and width are those of all.
+    """Cells around a scene: `top` rows above and `left` columns before its first cell (if these are negative,
+    so many of the scene are left out); height and width are those of all.
     """
 
     top: int
@@ -104,7 +104,7 @@ class Padding:
 
 
 class PaddedScene:
-    """A scene with cells without data around."""
+    """A scene that is mirrored at its borders, beyond which there is no data."""
 
     def __init__(self, scene: Scene, padding: Padding):
         self._scene, self._top, self._left = scene, padding.top, padding.left
@@ -113,19 +113,26 @@ class PaddedScene:
 
     def read(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """See `Scene.read`."""
-        first, last = _inside(row - self._top, height, self._scene.height)
-        left, right = _inside(column - self._left, width, self._scene.width)
-        valid = np.zeros((height, width), dtype=bool)
-        if first >= last or left >= right:
-            return np.zeros((height, width, self.bands), dtype=np.float32), valid
-        pixels, known = self._scene.read(first, left, last - first, right - left)
-        result = np.zeros((height, width, self.bands), dtype=pixels.dtype)
-        place = np.s_[
-            first + self._top - row : last + self._top - row,
-            left + self._left - column : right + self._left - column,
-        ]
-        result[place], valid[place] = pixels, known
-        return result, valid
+        rows, inside_rows = _mirror(row - self._top, height, self._scene.height)
+        columns, inside_columns = _mirror(column - self._left, width, self._scene.width)
+        inside = inside_rows[:, None] & inside_columns
+        if not inside.any():
+            return np.zeros((height, width, self.bands), dtype=np.float32), inside
+        first, left = int(rows.min()), int(columns.min())
+        pixels, known = self._scene.read(
+            first, left, int(rows.max()) + 1 - first, int(columns.max()) + 1 - left
+        )
+        place = np.ix_(rows - first, columns - left)
+        return pixels[place], known[place] & inside
+
+
+def _mirror(start: int, length: int, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """Where `length` cells from `start` lie in a row of `limit` cells that is mirrored at its ends, (length,)
+    int64, and which of them lie inside of it, (length,) bool.
+    """
+    cells = np.arange(start, start + length)
+    turned = cells % (2 * limit)
+    return np.minimum(turned, 2 * limit - 1 - turned), (cells >= 0) & (cells < limit)
 
 
 def _inside(start: int, length: int, limit: int) -> tuple[int, int]:
