@@ -115,6 +115,24 @@ def small():
     return lambda images: keras.ops.convert_to_numpy(network(images)), reach(model, 4)
 
 
+@pytest.mark.parametrize("size", [(40, 36), (5, 3)])  # and one smaller than what the network sees
+def test_beyond_its_border_a_scene_is_mirrored(small, size):
+    network, seen = small
+    pixels = np.random.default_rng(1).integers(0, 255, (*size, 3), dtype=np.uint8)
+    around = 12  # cells, a multiple of the stride, and more than are seen
+    mirrored = np.pad(pixels, ((around, around), (around, around), (0, 0)), mode="symmetric")
+    settings = small_settings(seen, 32)
+    worker = Here(cell_worker(network, settings))
+    height, width = size
+    values, valid = all_rows(
+        ArrayScene(pixels), Part(row=0, column=0, height=height, width=width), worker, settings
+    )
+    within = Part(row=around, column=around, height=height, width=width)
+    expected, _ = all_rows(ArrayScene(mirrored), within, worker, settings)
+    assert valid.all() and around > seen
+    np.testing.assert_allclose(values, expected, atol=1e-5)
+
+
 def small_settings(seen, side, batch_size=1):
     given = NetworkInput(
         tile_shape=(side, side), band_mean=(99,) * 3, band_scale=(50,) * 3, batch_size=batch_size

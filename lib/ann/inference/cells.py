@@ -104,7 +104,7 @@ class Padding:
 
 
 class PaddedScene:
-    """A scene that is mirrored at its borders, beyond which there is no data."""
+    """A scene that goes on beyond its borders, mirrored there; of these cells none is handed out."""
 
     def __init__(self, scene: Scene, padding: Padding):
         self._scene, self._top, self._left = scene, padding.top, padding.left
@@ -113,26 +113,20 @@ class PaddedScene:
 
     def read(self, row: int, column: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
         """See `Scene.read`."""
-        rows, inside_rows = _mirror(row - self._top, height, self._scene.height)
-        columns, inside_columns = _mirror(column - self._left, width, self._scene.width)
-        inside = inside_rows[:, None] & inside_columns
-        if not inside.any():
-            return np.zeros((height, width, self.bands), dtype=np.float32), inside
-        first, left = int(rows.min()), int(columns.min())
-        pixels, known = self._scene.read(
-            first, left, int(rows.max()) + 1 - first, int(columns.max()) + 1 - left
-        )
-        place = np.ix_(rows - first, columns - left)
-        return pixels[place], known[place] & inside
+        rows = _mirrored(row - self._top, height, self._scene.height)
+        columns = _mirrored(column - self._left, width, self._scene.width)
+        top, left = int(rows.min()), int(columns.min())
+        pixels, valid = self._scene.read(top, left, int(rows.max()) + 1 - top, int(columns.max()) + 1 - left)
+        place = np.ix_(rows - top, columns - left)
+        return pixels[place], valid[place]
 
 
-def _mirror(start: int, length: int, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where `length` cells from `start` lie in a row of `limit` cells that is mirrored at its ends, (length,)
-    int64, and which of them lie inside of it, (length,) bool.
+def _mirrored(start: int, length: int, limit: int) -> np.ndarray:
+    """Where cells lie in a row of `limit` cells that is mirrored at its ends, again and again: `length` cells
+    from `start` on, (length,) int64.
     """
-    cells = np.arange(start, start + length)
-    turned = cells % (2 * limit)
-    return np.minimum(turned, 2 * limit - 1 - turned), (cells >= 0) & (cells < limit)
+    cells = np.arange(start, start + length) % (2 * limit)
+    return np.minimum(cells, 2 * limit - 1 - cells)
 
 
 def _inside(start: int, length: int, limit: int) -> tuple[int, int]:
