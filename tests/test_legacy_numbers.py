@@ -20,7 +20,7 @@ def test_numbers_are_those_of_the_original(stages):
     assert not wrong
 
 
-# more of the same blocks, which are slow to build and to run one by one on JAX and on PyTorch
+# more of the same blocks, on the backend that builds and runs them soonest
 BACKBONES = ["resnet50", *(["resnet101"] if keras.backend.backend() == "torch" else [])]
 
 
