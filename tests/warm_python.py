@@ -50,7 +50,7 @@ class WarmPython:
     def run(self, arguments: list[str], variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
         """Run [script, ...] or ["-c", code, ...]; the output is captured."""
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
-            with connect(self._socket) as line:
+            with connect(self._socket, self._server) as line:
                 code = ask(line, arguments, variables, [out.fileno(), errors.fileno()])
             texts = []
             for file in (out, errors):
@@ -74,8 +74,8 @@ class WarmPython:
         os.rmdir(os.path.dirname(self._socket))
 
 
-def connect(path: str) -> socket.socket:
-    """A line to the server, as soon as it listens."""
+def connect(path: str, server: subprocess.Popen | None = None) -> socket.socket:
+    """A line to the server, as soon as it listens; an error at once where `server` has ended."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         line = socket.socket(socket.AF_UNIX)
@@ -84,7 +84,7 @@ def connect(path: str) -> socket.socket:
             return line
         except OSError:
             line.close()
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or (server and server.poll() is not None):
                 raise
             time.sleep(0.05)
 
