@@ -26,7 +26,8 @@ demo: grass $(DEMO_READY)
 NETWORK_TESTS = $(addprefix tests/test_,boxes.py detections.py legacy_numbers.py losses.py memory.py \
   network.py nms.py proposals.py roi_pooling.py targets.py)
 # Tests of what holds on all backends, and takes longest where graphs are compiled
-UNCOMPILED_TESTS = $(addprefix tests/test_,foreign_numbers.py training.py)
+UNCOMPILED_TESTS = $(addprefix tests/test_,classifier_stages.py foreign_numbers.py pytorch.py training.py \
+  unet_training.py)
 # files go to the two workers in the order of tests/conftest.py: the slowest first
 PYTEST = python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile --no-loadscope-reorder \
   --durations=10 --durations-min=1 $(PYTEST_ARGS)

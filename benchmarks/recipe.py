@@ -41,9 +41,9 @@ from maskrcnn.task import TASK
 TABLE, PICTURE = RESULTS / "recipe.csv", RESULTS / "recipe.png"
 SCORES = ("box_AP", "box_AP50", "mask_AP", "mask_AP50", "mask_AP75", "mask_AR")
 COLUMNS = ("data", "recipe", "seed", "minutes", "trained", "steps", "tile", "detection", *SCORES, "options")
-SCORED = (0.5, 1.0)  # shares of the minutes after which the model is scored
-DETECTIONS = {  # what differs from how trained models detect
-    "": {},
+SCORED = (0.125, 0.25, 0.5, 1.0)  # shares of the minutes after which the model is scored
+AS_TRAINED = {"": {}}
+DETECTIONS = AS_TRAINED | {  # what differs from how trained models detect
     "NMS 0.3": {"detection_nms_threshold": 0.3},
     "background competes": {"background_competes": True},
 }
@@ -106,10 +106,10 @@ def make_job(arguments, values: dict, folder: Path) -> Job:
     )
 
 
-def train_and_score(job: Job, values: dict, limit: int) -> list[dict]:
-    """A row for each of SCORED and DETECTIONS: minutes trained, steps and scores.
+def train_and_score(job: Job, values: dict, limit: int, detections: dict[str, dict]) -> list[dict]:
+    """A row for each of SCORED and `detections`: minutes trained, steps and scores.
 
-    values: as in DEFAULTS. limit: how many steps, 0 for as many as there is time for.
+    values: as in DEFAULTS. limit: how many steps, 0 for as many as there is time for. detections: as DETECTIONS.
     """
     import keras
 
@@ -163,7 +163,7 @@ def train_and_score(job: Job, values: dict, limit: int) -> list[dict]:
     done = steps / limit if limit else minutes / settings.minutes
     picked = {int(np.abs(done - share).argmin()) for share in SCORED}
     rows = []
-    for number, (detection, changes) in itertools.product(sorted(picked), DETECTIONS.items()):
+    for number, (detection, changes) in itertools.product(sorted(picked), detections.items()):
         config = replace(job.config, **changes)
         network = build_network(config)
         load_weights(legacy_layout(network), read_model(settings.model_path(number + 1)))
@@ -224,6 +224,7 @@ def main():
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--steps", type=int, default=0, help="so many, however long they take")
     parser.add_argument("--epoch-steps", type=int, default=40, help="between two models that can be scored")
+    parser.add_argument("--detections", action="store_true", help="score other ways to detect too")
     parser.add_argument("--keep", help="file that the last model is copied to")
     parser.add_argument("--plot", action="store_true")
     arguments = parser.parse_args()
@@ -232,7 +233,8 @@ def main():
     values = read_options(arguments.options)
     with tempfile.TemporaryDirectory() as folder:
         job = make_job(arguments, values, Path(folder))
-        rows = train_and_score(job, values, arguments.steps)
+        detections = DETECTIONS if arguments.detections else AS_TRAINED
+        rows = train_and_score(job, values, arguments.steps, detections)
         if arguments.keep:
             last = max(Path(folder).glob("*_recipe_[0-9]*.h5"), key=lambda path: path.stat().st_mtime)
             shutil.copy(last, arguments.keep)

@@ -27,6 +27,9 @@ from grass_session import (
 )
 from quick_graphs import skip_graph_optimisation
 
+# PyTorch's own ways, for runs on that backend
+collect_ignore = [] if os.environ.get("KERAS_BACKEND") == "torch" else ["test_pytorch.py"]
+
 # `make test` gives whole files to two workers. A worker that begins a slow one last keeps the other waiting,
 # so these come first, the slowest at the top; the others, seconds each, fill the gaps.
 SLOW_FILES = [

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from grass_session import warm_python
 from test_devices import assert_same_weights, environment, train
 
 HERE = Path(__file__).parent
+
+
+def train_on_cluster(*arguments, variables):
+    """How the program of this name ends."""
+    command = [HERE / "train_on_cluster.py", *arguments]
+    return warm_python(variables["KERAS_BACKEND"]).run(list(map(str, command)), variables)
 
 
 @pytest.mark.parametrize("backend", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
@@ -20,9 +25,8 @@ def test_training_on_two_nodes_survives_a_death_and_gives_the_same_weights(nodes
     variables = environment(backend, 1, TINY="1")
     changes = {"epochs": 2, "steps_per_epoch": 2, "validation_steps": 1, "learning_rate": 0.01}
     train(images, tmp_path, {"one": {"images_per_device": 2, **changes}}, variables)
-    command = [sys.executable, HERE / "train_on_cluster.py", images, tmp_path, nodes.address, "two"]
-    command.append(json.dumps({"device_count": 2, **changes}))
-    done = subprocess.run(list(map(str, command)), env=variables, capture_output=True, text=True, timeout=900)
+    command = ["two", json.dumps({"device_count": 2, **changes})]
+    done = train_on_cluster(images, tmp_path, nodes.address, *command, variables=variables)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "died").exists()
     assert "Going on after epoch 1" in done.stdout and "Epoch 2/2" in done.stdout
@@ -35,14 +39,9 @@ def test_an_image_that_cannot_be_read_ends_the_training_with_its_name(nodes, ima
     folder = tmp_path / "images"
     shutil.copytree(images, folder)
     changes = {"device_count": 2, "epochs": 1, "steps_per_epoch": 4}
-    command = [sys.executable, HERE / "train_on_cluster.py", folder, tmp_path, nodes.address, "lost"]
-    done = subprocess.run(
-        [*map(str, command), json.dumps(changes), "lose"],
-        env=environment(backend, 1, TINY="1"),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    command = ["lost", json.dumps(changes), "lose"]
+    variables = environment(backend, 1, TINY="1")
+    done = train_on_cluster(folder, tmp_path, nodes.address, *command, variables=variables)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert "DatasetError" in last and ".tif" in last and "on the cluster's node" in last, done.stderr

@@ -23,7 +23,7 @@ import pytest
 from ann.devices.available import CPU_DEVICES
 from ann.training import log
 from ann.training.settings import TrainingSettings
-from grass_session import create_mapset, open_session
+from grass_session import create_mapset, open_session, warm_python
 from model_files import weights_of
 
 HERE = Path(__file__).parent
@@ -53,12 +53,16 @@ def environment(backend, devices, **more):
     }
 
 
-def start(images, logs, runs, variables):
-    """The process that makes runs (see `train_on_devices`), with its output as text."""
+def command(images, logs, runs):
+    """What Python runs to make runs, see `train_on_devices`."""
     logs.mkdir(exist_ok=True)
-    command = [sys.executable, str(HERE / "train_on_devices.py"), images, logs, json.dumps(runs)]
+    return [str(part) for part in (HERE / "train_on_devices.py", images, logs, json.dumps(runs))]
+
+
+def start(images, logs, runs, variables):
+    """The process that makes runs, with its output as text."""
     return subprocess.Popen(
-        [str(part) for part in command],
+        [sys.executable, *command(images, logs, runs)],
         env=variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -67,11 +71,11 @@ def start(images, logs, runs, variables):
     )
 
 
-def train(*arguments):
-    process = start(*arguments)
-    output = process.communicate(timeout=900)[0]
-    assert process.returncode == 0, output
-    return output
+def train(images, logs, runs, variables):
+    """What runs print."""
+    done = warm_python(variables["KERAS_BACKEND"]).run(command(images, logs, runs), variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def assert_same_weights(path, other):
@@ -81,14 +85,25 @@ def assert_same_weights(path, other):
         np.testing.assert_allclose(received[name], values, err_msg=name, **TOLERANCE)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_two_devices_with_two_images_each_train_as_one_with_four(images, tmp_path, backend):
+@pytest.mark.parametrize(
+    ("backend", "network"),
+    [
+        *(pytest.param(*backend.values, {"TINY": "1"}, marks=backend.marks) for backend in BACKENDS[:2]),
+        *(
+            pytest.param(*backend.values, {}, marks=[*backend.marks, pytest.mark.slow])
+            for backend in BACKENDS[:2]
+        ),
+        pytest.param(*BACKENDS[2].values, {}, marks=BACKENDS[2].marks),  # which has nothing to compile
+    ],
+    ids=["tensorflow, tiny", "jax, tiny", "tensorflow", "jax", "torch"],
+)
+def test_two_devices_with_two_images_each_train_as_one_with_four(images, tmp_path, backend, network):
     changes = {"learning_rate": 0.01, "steps_per_epoch": 4}
     runs = {
         "one": {"images_per_device": 4, **changes},
         "two": {"device_count": 2, "images_per_device": 2, **changes},
     }
-    output = train(images, tmp_path, runs, environment(backend, 2))
+    output = train(images, tmp_path, runs, environment(backend, 2, **network))
     assert output.count("4/4") == 2
     one, two = (
         {name: float(value) for name, value in row.items() if "loss" in name}
@@ -179,8 +194,8 @@ def assert_nothing_is_left(workers, logs):
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
 @pytest.mark.parametrize("backend", [BACKENDS[2]])
 def test_processes_end_together(images, tmp_path, backend):
-    run = {"run": {"device_count": 2, "epochs": 2, "steps_per_epoch": 300, "validation_steps": 1}}
-    in_the_middle = "402/600"  # of an epoch: nothing is being written
+    run = {"run": {"device_count": 2, "epochs": 2, "steps_per_epoch": 100, "validation_steps": 1}}
+    in_the_middle = "112/200"  # of an epoch: nothing is being written
     # one is killed: a clear error, and nobody is left
     abroad = {"GLOO_SOCKET_IFNAME": "nowhere0"}  # set for other machines: not for the processes of this one
     variables = environment(backend, 2, TMPDIR=str(tmp_path), TINY="1")

@@ -33,8 +33,8 @@ from maskrcnn.network.training import TrainingNetwork
 from maskrcnn.preparation import anchor_scales, make_feed, summary
 from maskrcnn.task import TASK
 from model_files import weights_of
-from tiny_network import TASK as TINY_TASK
 from tiny_network import TinyTraining
+from tiny_task import TASK as TINY_TASK
 
 pytestmark = pytest.mark.usefixtures("quick_graphs")
 

@@ -1,4 +1,4 @@
-"""A Mask R-CNN in name alone, for tests of what goes on around a network.
+"""A Mask R-CNN in name alone, for tests of what goes on around a network (as a task: `tiny_task`).
 
 Its model files have the layers that such a file is known by, a few weights each, and it is fed like a Mask
 R-CNN. It learns which classes an image shows, and is compiled in a moment.
@@ -7,16 +7,12 @@ R-CNN. It learns which classes an image shows, and is compiled in a moment.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 
 import keras
 from keras import layers, ops
 
-from ann.evaluation.report import ScoreParts
 from ann.training.model import TrainingModel
-from ann.weights.layout import layer_groups
 from maskrcnn.network.stages import STAGES
-from maskrcnn.task import TASK as WHOLE_TASK
 
 
 def build_network(config):
@@ -48,30 +44,3 @@ class TinyTraining(TrainingModel):
         shown = ops.any((batch["class_ids"][..., None] == numbers) & (numbers > 0), axis=1)
         losses = ops.softplus(logits) - ops.cast(shown, "float32") * logits
         return {"class_loss": (ops.sum(losses), ops.cast(ops.size(losses), "float32"))}
-
-
-class NoScores:
-    """A `Scorer` that has nothing to say."""
-
-    def __init__(self, job, network, sharing):
-        pass
-
-    def score(self):
-        return {}
-
-    def parts(self, rows, best_epoch):
-        return ScoreParts()
-
-
-def training_model(network, config):
-    return TinyTraining, (network,)
-
-
-TASK = replace(
-    WHOLE_TASK,
-    build_network=build_network,
-    layout=layer_groups,
-    set_trainable=set_trainable,
-    training_model=training_model,
-    make_scorer=NoScores,
-)

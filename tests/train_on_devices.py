@@ -5,7 +5,7 @@ reported. A process that a launcher has given a rank trains as one of several.
 
 The optimiser is gradient descent: AdamW makes whole steps of gradients that are nothing but rounding errors.
 With ADAMW in the environment it is left as it is. With TINY in the environment the network is that of
-`tiny_network`: for what happens to processes whatever they train.
+`tiny_task`: for what happens to processes whatever they train.
 """
 
 from __future__ import annotations
@@ -73,9 +73,9 @@ class Printer:
 def task():
     if "TINY" not in os.environ:
         return TASK
-    import tiny_network
+    import tiny_task
 
-    return tiny_network.TASK
+    return tiny_task.TASK
 
 
 def make_job(images, logs, name, **changes):

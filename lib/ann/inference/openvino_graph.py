@@ -22,7 +22,7 @@ def openvino_model(model: keras.Model, shape: tuple[int, ...]) -> openvino.Model
 
 
 class OpenVinoGraph:
-    """Values are openvino.Output."""
+    """Values are openvino.Output. Kernels are made constants here: operations would make lists of them."""
 
     def transpose(self, x, order):
         return opset.transpose(x, np.int64(order)).output(0)
@@ -33,16 +33,18 @@ class OpenVinoGraph:
     def convolution(self, x, kernel, *, strides, dilations, same):
         auto_pad = "same_upper" if same else "valid"
         return opset.convolution(
-            x, kernel, list(strides), NOTHING, NOTHING, list(dilations), auto_pad=auto_pad
+            x, opset.constant(kernel), list(strides), NOTHING, NOTHING, list(dilations), auto_pad=auto_pad
         ).output(0)
 
     def depthwise_convolution(self, x, kernel, *, strides, dilations, same):
         auto_pad = "same_upper" if same else "valid"
+        kernel = opset.constant(kernel[:, None])
         return opset.group_convolution(
-            x, kernel[:, None], list(strides), NOTHING, NOTHING, list(dilations), auto_pad=auto_pad
+            x, kernel, list(strides), NOTHING, NOTHING, list(dilations), auto_pad=auto_pad
         ).output(0)
 
     def transposed_convolution(self, x, kernel, *, strides):
+        kernel = opset.constant(kernel)
         return opset.convolution_backprop_data(x, kernel, strides=list(strides), auto_pad="valid").output(0)
 
     def max_pool(self, x, *, size, strides, same):
@@ -70,7 +72,7 @@ class OpenVinoGraph:
 
     def matmul(self, x, matrix):
         # as (out, in): the form that its CPU kernels take without a copy
-        return opset.matmul(x, np.ascontiguousarray(matrix.T), False, True).output(0)
+        return opset.matmul(x, opset.constant(np.ascontiguousarray(matrix.T)), False, True).output(0)
 
     def reshape(self, x, shape):
         return opset.reshape(x, np.int64([0, *shape]), special_zero=True).output(0)
