@@ -115,7 +115,10 @@ class GrassSession:
 @functools.cache
 def warm_python(backend: str | None) -> WarmPython:
     """A server for the programs that import Keras with this backend."""
-    return WarmPython(common_variables() | ({"KERAS_BACKEND": backend} if backend else {}))
+    gisbase = grass_config("path")
+    libraries = {"LD_LIBRARY_PATH": f"{gisbase}/lib", "PYTHONPATH": grass_config("python_path")}
+    chosen = {"KERAS_BACKEND": backend} if backend else {}
+    return WarmPython(common_variables() | {"GISBASE": gisbase} | libraries | chosen)
 
 
 @functools.cache

@@ -8,6 +8,7 @@ fork. python warm_python.py SOCKET is the server; it ends with whoever started i
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -27,7 +28,8 @@ from pathlib import Path
 from quick_graphs import skip_graph_optimisation
 
 START_SECONDS = 120
-IMPORTED = ("h5py", "PIL.Image", "rasterio", "scipy.ndimage", "shapely", "keras")
+IMPORTED = ("h5py", "PIL.Image", "rasterio", "scipy.ndimage", "shapely", "keras", "openvino")
+GRASS = ("grass.script", "grass.lib.raster", "grass.lib.vector", "grass.pygrass.raster")
 FIXED = ("KERAS_", "OMP_", "LC_", "LANG", "TF_")  # variables that are read when a library is imported
 
 
@@ -107,8 +109,9 @@ def _fixed(variables: dict[str, str]) -> dict[str, str]:
 
 
 def serve(path: str) -> None:
-    for name in IMPORTED:
+    for name in (*IMPORTED, *GRASS):
         importlib.import_module(name)
+    gc.freeze()  # what is never looked through for garbage is not copied either
     server = socket.socket(socket.AF_UNIX)
     server.bind(path)
     server.listen()

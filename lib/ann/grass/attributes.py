@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +64,14 @@ def finish_vector_map(
             file.write(f"COMMIT;\nCREATE INDEX {table_name}_cat ON {table_name} (cat);\n")
     database.execute_file(path)
     connect_table(geometry, database, table_name)
-    gs.run_command("v.support", map=geometry, map_name=title[:72], comment=comment[:79], env=environment)
-    gs.vector_history(geometry, env=environment)
+    gs.run_command(
+        "v.support",
+        map=geometry,
+        map_name=title[:72],
+        comment=comment[:79],
+        cmdhist=os.environ["CMDLINE"],
+        env=environment,
+    )
     return FinishedMap(kind="vector", temporary=geometry, name=name, table=table_name, features=features)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import ctypes
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -180,5 +181,11 @@ def _label(text: str) -> str:
 
 
 def _describe(name: str, title: str, source: str, environment: dict[str, str]) -> None:
-    gs.run_command("r.support", map=name, title=title, source1=source[:79], env=environment)
-    gs.raster_history(name, env=environment)
+    gs.run_command(
+        "r.support",
+        map=name,
+        title=title,
+        source1=source[:79],
+        history=os.environ["CMDLINE"],
+        env=environment,
+    )
