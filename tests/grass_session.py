@@ -56,11 +56,7 @@ class GrassSession:
 
     def shell(self, commands: str, folder: Path) -> subprocess.CompletedProcess[str]:
         """Run commands as a user types them, up to the first that fails."""
-        programs = self.project.parent / "programs"
-        programs.mkdir(exist_ok=True)
-        for script in Path(self.variables["GRASS_ADDON_BASE"], "scripts").glob("i.ann.*"):
-            self._warm(self.variables).stand_in(programs, script)
-        path = f"{programs}{os.pathsep}{self.variables['PATH']}"
+        path = f"{self.programs()}{os.pathsep}{self.variables['PATH']}"
         return subprocess.run(
             ["bash", "-e", "-c", commands],
             cwd=folder,
@@ -68,6 +64,14 @@ class GrassSession:
             capture_output=True,
             text=True,
         )
+
+    def programs(self) -> Path:
+        """A folder with programs that stand in for our modules, for shells that find them first."""
+        programs = self.project.parent / "programs"
+        programs.mkdir(exist_ok=True)
+        for script in Path(self.variables["GRASS_ADDON_BASE"], "scripts").glob("i.ann.*"):
+            self._warm(self.variables).stand_in(programs, script)
+        return programs
 
     def on(self, backend: str) -> GrassSession:
         """The same session with another backend of Keras."""

@@ -17,14 +17,14 @@ from tutorial import DOCS
 SMALLER = {
     r"python3 docs/tutorial.py draw tutorial": (
         "python3 -c \"import sys; sys.path.append('docs'); import pathlib, tutorial; "
-        "tutorial.draw(pathlib.Path('tutorial'), 192, 384, 24)\""
+        "tutorial.draw(pathlib.Path('tutorial'), 128, 256, 12)\""
     ),
-    r"e=e-384": "e=e-96",
-    r"w=w\+384": "w=w+96",
+    r"e=e-384": "e=e-64",
+    r"w=w\+384": "w=w+64",
     r"-i group=ortho": "group=ortho",
     r"images_max_dim=256 images_min_dim=256": "images_max_dim=64 images_min_dim=64",
     r"epochs=8 steps_per_epoch=50": "epochs=1 steps_per_epoch=1 validation_steps=1",
-    r"confidence=0\.5": "confidence=0 tile_size=192",
+    r"confidence=0\.5": "confidence=0 tile_size=128",
 }
 
 
@@ -36,7 +36,13 @@ def smaller(command):
 
 def test_each_command_runs(installed, grass_folder, session, tmp_path):
     (tmp_path / "docs").symlink_to(DOCS)
-    outside = {name: value for name, value in session.variables.items() if name not in ("GISRC", "GISBASE")}
+    addons = tmp_path / "addons"
+    addons.mkdir()
+    for path in installed.iterdir():
+        (addons / path.name).symlink_to(session.programs() if path.name == "scripts" else path)
+    outside = session.variables | {"GRASS_ADDON_BASE": str(addons)}
+    for name in ("GISRC", "GISBASE"):
+        del outside[name]
     drawn = []
 
     def picture(part):

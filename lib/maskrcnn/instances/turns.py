@@ -16,6 +16,7 @@ from ann.data.samples.augmentation import ORIENTATIONS, orient_image, orient_mas
 from ann.inference.tile_rows import TileBatch
 from ann.inference.tiles import Tile
 from maskrcnn.instances.instances import Certainty, Instance
+from maskrcnn.instances.pairs import touching_pairs
 from maskrcnn.instances.sightings import SAME_OBJECT_IOU
 
 Finder = Callable[[TileBatch], Sequence[Sequence[Instance]]]
@@ -61,19 +62,21 @@ def merge_turns(sightings: Iterable[tuple[int, Instance]], confidence: float) ->
     a pixel is the object's where sightings of half of that sum cover it.
     """
     order = sorted(sightings, key=lambda one: (-one[1].score, one[1].mask.row, one[1].mask.column, one[0]))
-    objects: list[dict[int, Instance]] = []  # by turn; the first one is the best
-    for turn, instance in order:
+    masks = [instance.mask for _, instance in order]
+    objects: dict[int, dict[int, Instance]] = {}  # by the number of its first sighting, then by turn
+    for number, earlier in enumerate(_rivals(masks)):
+        turn, instance = order[number]
         alike = [
-            (_iou(next(iter(one.values())).mask, instance.mask), -number)
-            for number, one in enumerate(objects)
-            if turn not in one
+            (_iou(masks[first], instance.mask), -first)
+            for first in earlier
+            if first in objects and turn not in objects[first]
         ]
-        best, number = max(alike, default=(0.0, 0))
+        best, first = max(alike, default=(0.0, 0))
         if best > SAME_OBJECT_IOU:
-            objects[-number][turn] = instance
+            objects[-first][turn] = instance
         else:
-            objects.append({turn: instance})
-    merged = [_merge(list(one.values()), confidence) for one in objects]
+            objects[number] = {turn: instance}
+    merged = [_merge(list(one.values()), confidence) for one in objects.values()]
     return sorted(merged, key=lambda one: -one.score)
 
 
@@ -102,6 +105,24 @@ def _agreed_mask(sightings: Sequence[Instance]) -> CroppedMask:
         weights[top - y1 : bottom - y1, left - x1 : right - x1] += one.score * one.mask.pixels
     agreed = crop_mask(2 * weights >= sum(one.score for one in sightings), int(y1), int(x1))
     return sightings[0].mask if agreed is None else agreed
+
+
+def _rivals(masks: Sequence[CroppedMask]) -> list[list[int]]:
+    """For each mask the earlier ones that it may share SAME_OBJECT_IOU with, by what their boxes share."""
+    boxes = np.array([mask.box for mask in masks]).reshape(-1, 4)
+    areas = np.array([mask.area for mask in masks])
+    pairs = touching_pairs(boxes)
+    first, second = pairs.T
+    starts, ends = (
+        np.maximum(boxes[first, :2], boxes[second, :2]),
+        np.minimum(boxes[first, 2:], boxes[second, 2:]),
+    )
+    common = (ends - starts).prod(axis=1)  # at most, of the masks
+    close = common > SAME_OBJECT_IOU * (areas[first] + areas[second] - common)
+    earlier: list[list[int]] = [[] for _ in masks]
+    for one, two in pairs[close].tolist():
+        earlier[two].append(one)
+    return earlier
 
 
 def _iou(one: CroppedMask, two: CroppedMask) -> float:
