@@ -109,7 +109,8 @@ def make_job(arguments, values: dict, folder: Path) -> Job:
 def train_and_score(job: Job, values: dict, limit: int, detections: dict[str, dict]) -> list[dict]:
     """A row for each of SCORED and `detections`: minutes trained, steps and scores.
 
-    values: as in DEFAULTS. limit: how many steps, 0 for as many as there is time for. detections: as DETECTIONS.
+    values: as in DEFAULTS. limit: how many steps, 0 for as many as there is time for.
+    detections: as DETECTIONS.
     """
     import keras
 
