@@ -23,8 +23,8 @@ demo: grass $(DEMO_READY)
 	python demo/run.py
 
 # The network's own tests, which run on every backend
-NETWORK_TESTS = $(addprefix tests/test_,boxes.py detections.py legacy_numbers.py losses.py memory.py \
-  network.py nms.py proposals.py roi_pooling.py targets.py)
+NETWORK_TESTS = $(addprefix tests/test_,boxes.py detections.py legacy_numbers.py legacy_training.py losses.py \
+  memory.py network.py nms.py proposals.py roi_pooling.py targets.py)
 # Tests of what holds on all backends, and takes longest where graphs are compiled
 UNCOMPILED_TESTS = $(addprefix tests/test_,classifier_stages.py foreign_numbers.py pytorch.py training.py \
   unet_training.py)

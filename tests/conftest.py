@@ -40,6 +40,7 @@ SLOW_FILES = [
         "detect_module",
         "legacy_numbers",
         "network",
+        "legacy_training",
         "export",
         "foreign_numbers",
         "foreign_module",

@@ -86,7 +86,9 @@ def test_every_instance_is_read_and_the_run_is_recorded(session, images, tmp_pat
     assert (tmp_path / "logs" / "test.png").stat().st_size > 1000
     assert session.region() == region
     assert session.maps() == set()
-    resumed = train(session, images, tmp_path / "logs", "-s", epochs=3, validation_steps=0, model=model.path)
+    # on another backend, which reads the same state
+    again = {"epochs": 3, "validation_steps": 0, "model": model.path}
+    resumed = train(session.on("torch"), images, tmp_path / "logs", "-s", **again)
     assert "Going on after epoch 1" in resumed and "(heads)" not in resumed and "(4+)" not in resumed
 
 

@@ -24,7 +24,7 @@ SMALLER = {
     r"-i group=ortho": "group=ortho",
     r"images_max_dim=256 images_min_dim=256": "images_max_dim=64 images_min_dim=64",
     r"epochs=8 steps_per_epoch=50": "epochs=1 steps_per_epoch=1 validation_steps=1",
-    r"confidence=0\.5": "confidence=0 tile_size=128",
+    r"confidence=0\.5": "confidence=0 tile_size=256",
 }
 
 
