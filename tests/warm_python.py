@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import atexit
 import gc
-import importlib
+import importlib.util
 import json
 import os
 import runpy
@@ -28,8 +28,10 @@ from pathlib import Path
 from quick_graphs import skip_graph_optimisation
 
 START_SECONDS = 120
-IMPORTED = ("h5py", "PIL.Image", "rasterio", "scipy.ndimage", "shapely", "keras", "openvino")
-GRASS = ("grass.script", "grass.lib.raster", "grass.lib.vector", "grass.pygrass.raster")
+IMPORTED = (  # those that there are
+    *("h5py", "PIL.Image", "rasterio", "scipy.ndimage", "shapely", "keras", "openvino"),
+    *("grass.script", "grass.lib.raster", "grass.lib.vector", "grass.pygrass.raster"),
+)
 FIXED = ("KERAS_", "OMP_", "LC_", "LANG", "TF_")  # variables that are read when a library is imported
 
 
@@ -109,8 +111,9 @@ def _fixed(variables: dict[str, str]) -> dict[str, str]:
 
 
 def serve(path: str) -> None:
-    for name in (*IMPORTED, *GRASS):
-        importlib.import_module(name)
+    for name in IMPORTED:
+        if importlib.util.find_spec(name.split(".")[0]):
+            importlib.import_module(name)
     gc.freeze()  # what is never looked through for garbage is not copied either
     server = socket.socket(socket.AF_UNIX)
     server.bind(path)
