@@ -228,7 +228,7 @@ def test_the_modules_work_on_a_cluster(
 
     (tmp_path / "scenes").mkdir()
     for number in range(2):
-        scene = draw_scene(height=150, width=130, objects=5, seed=number)
+        scene = draw_scene(height=100, width=90, objects=5, seed=number)
         write_geotiff(tmp_path / "scenes" / f"scene_{number}.tif", scene.image)
     options = [f"images_directory={tmp_path}/scenes", f"model={tiny_model}", "confidence=0.1"]
     session.run("i.ann.maskrcnn.detect", *options, "output=here_", "nprocs=1")
