@@ -65,6 +65,37 @@ def test_a_turned_scene_gives_the_turned_result(turn, shape):
     assert all(one.certainty.spread > 0 for one in found)
 
 
+def test_sightings_of_a_crowded_tile_belong_together_as_if_all_were_compared_with_all():
+    random = np.random.default_rng(2)
+    places = random.integers(0, 60, (30, 2))
+    sightings = []
+    for row, column in places.tolist():
+        for turn in range(ORIENTATIONS):
+            down, right, height, width = random.integers((0, 0, 6, 6), (5, 5, 14, 14))
+            one = instance(
+                np.ones((height, width)), int(row + down), int(column + right), score=random.random()
+            )
+            sightings.append((turn, one))
+    objects = []  # (the first sighting's pixels, turns, scores)
+    for turn, one in sorted(sightings, key=lambda sighting: -sighting[1].score):
+        pixels = np.zeros((90, 90), bool)
+        y1, x1, y2, x2 = one.mask.box
+        pixels[y1:y2, x1:x2] = one.mask.pixels
+        shared = [
+            (pixels & first).sum() / (pixels | first).sum() * (turn not in turns)
+            for first, turns, _ in objects
+        ]
+        if shared and max(shared) > 0.5:
+            _, turns, scores = objects[int(np.argmax(shared))]
+            turns.add(turn)
+            scores.append(one.score)
+        else:
+            objects.append((pixels, {turn}, [one.score]))
+    expected = sorted(sum(scores) / ORIENTATIONS for *_, scores in objects)
+    assert 60 < len(objects) < 200
+    np.testing.assert_allclose(sorted(one.score for one in merge_turns(sightings, 0.5)), expected)
+
+
 def test_a_scene_of_many_tiles_is_turned_tile_by_tile():
     image = np.zeros((32, 56, 1), np.float32)
     image[10:20, 20:36] = 10  # in both tiles, which begin at columns 0 and 24
