@@ -48,11 +48,14 @@ def run_program(name, folder, *arguments):
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="load is read from /proc")
 def test_an_experiment_prints_a_table_and_saves_csv_and_plot(tmp_path):
-    arguments = ("--work", "detect", "--images", "2", "--backends", "torch")
+    arguments = ("--work", "detect", "--images", "1", "2", "--backends", "torch")
     printed = run_program("scaling.py", tmp_path, "images", *arguments, *SMALL)
     rows = read(tmp_path / "images.csv")
     assert tuple(rows[0]) == scaling.COLUMNS
-    assert [(row["work"], row["images_per_device"], row["images"]) for row in rows] == [("detect", "2", "2")]
+    assert [(row["work"], row["images_per_device"], row["images"]) for row in rows] == [
+        ("detect", "1", "1"),
+        ("detect", "2", "2"),
+    ]
     for row in rows:
         assert all(float(row[name]) > 0 for name in ("seconds_per_image", "cpu_s_per_image", "cpu_load"))
         assert float(row["memory_MB"]) > 200 and not row["note"]

@@ -194,8 +194,8 @@ def assert_nothing_is_left(workers, logs):
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
 @pytest.mark.parametrize("backend", [BACKENDS[2]])
 def test_processes_end_together(images, tmp_path, backend):
-    run = {"run": {"device_count": 2, "epochs": 2, "steps_per_epoch": 100, "validation_steps": 1}}
-    in_the_middle = "112/200"  # of an epoch: nothing is being written
+    run = {"run": {"device_count": 2, "epochs": 2, "steps_per_epoch": 150, "validation_steps": 1}}
+    in_the_middle = "168/300"  # of an epoch: nothing is being written
     # one is killed: a clear error, and nobody is left
     abroad = {"GLOO_SOCKET_IFNAME": "nowhere0"}  # set for other machines: not for the processes of this one
     variables = environment(backend, 2, TMPDIR=str(tmp_path), TINY="1")
