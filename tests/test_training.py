@@ -302,7 +302,7 @@ def test_losses_are_those_of_the_epoch_and_of_validation_each_by_itself(dataset,
 
 
 def test_the_run_ends_in_time_and_keeps_the_epoch_that_was_cut_short(dataset, tmp_path):
-    result, settings = run(dataset, tmp_path, epochs=1, steps_per_epoch=10_000, minutes=0.01)
+    result, settings = run(dataset, tmp_path, epochs=1, steps_per_epoch=10_000, minutes=0.002)
     assert result.last_epoch == 1 and not result.interrupted
     assert "minutes are over" in result.ended_early
     (row,) = log.read_rows(settings.table_path)
