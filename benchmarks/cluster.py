@@ -178,14 +178,14 @@ def compare_shards(folder: Path, classes: list[str]) -> None:
 
 def make_model(path: Path, bands: int, classes: list[str]) -> None:
     """A model file of random weights."""
-    import keras
 
+    from ann.training.seeds import seed_everything
     from ann.weights import save_model
     from maskrcnn.config import MaskRCNNConfig
     from maskrcnn.network.layout import legacy_layout
     from maskrcnn.network.model import build_network
 
-    keras.utils.set_random_seed(1)
+    seed_everything(1)
     config = MaskRCNNConfig(
         classes=tuple(classes),
         backbone="resnet18",

@@ -33,6 +33,7 @@ from ann.data.samples.scaling import scale_pixels
 from ann.devices.available import gpu_in_use
 from ann.inference.openvino import default_precision, openvino_version
 from ann.inference.scene import ArrayScene
+from ann.training.seeds import seed_everything
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.instances.pipeline import DetectionSettings, detect_scene
 from maskrcnn.network.heads import BOX_POOL_SIZE, MASK_POOL_SIZE
@@ -63,7 +64,7 @@ class Row:
 
 def measure(backbone: str, size: int, precision: str, arguments) -> list[Row]:
     """Rows of all runtimes for one network and one size of tiles."""
-    keras.utils.set_random_seed(1)
+    seed_everything(1)
     keras.config.set_dtype_policy("float32" if precision == "float32" else "mixed_bfloat16")
     config = MaskRCNNConfig(
         classes=("one", "two"),

@@ -393,9 +393,11 @@ def run_parts(program: str, arguments) -> None:
     """Measure in this process; a line of JSON for each part, when it is done."""
     end = time.monotonic() + arguments.seconds
     if program != "torchvision":
-        import keras
+        from ann.collecting import import_keras
 
+        import_keras()
         from ann.devices.precision import use_precision
+        from ann.training.seeds import seed_everything
     card = Card(program)
     for called, measure in parts(program, arguments):
         row = {"program": program, "card": card.name} | called
@@ -407,7 +409,7 @@ def run_parts(program: str, arguments) -> None:
                 with ExitStack() as stack:
                     if program != "torchvision":
                         stack.enter_context(use_precision(arguments.precision))
-                        keras.utils.set_random_seed(1)
+                        seed_everything(1)
                     card.start_peak()
                     row |= measure(arguments, card)
                     row |= card.peak()

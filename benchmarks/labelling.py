@@ -33,6 +33,7 @@ from ann.inference.tile_rows import Here
 from ann.inference.tiles import cut_tiles
 from ann.training.image_size import ImageSize
 from ann.training.job import Job
+from ann.training.seeds import seed_everything
 from ann.training.settings import TrainingSettings
 from maskrcnn.detector import load_network
 from maskrcnn.instances.pipeline import DetectionSettings, find_by_workers, network_finder
@@ -74,7 +75,6 @@ def choose(order: Sequence[tuple[int, int]], windows: dict, labels: int) -> list
 
 def train(images: Sequence[LabelledImage], classes: tuple[str, ...], arguments, folder: Path):
     """The trained network, from ImageNet weights, in float32, and the path of its model."""
-    import keras
 
     from ann.backbones import imagenet
     from ann.devices.precision import choose_precision, use_precision
@@ -99,7 +99,7 @@ def train(images: Sequence[LabelledImage], classes: tuple[str, ...], arguments, 
     )
     job = Job(task=TASK, dataset=dataset, config=config, size=size, settings=settings, imagenet=True)
     with use_precision(choose_precision("auto")):
-        keras.utils.set_random_seed(arguments.seed)
+        seed_everything(arguments.seed)
         network = build_network(config)
         imagenet.transfer(imagenet.fetch(config.backbone), network.backbone, config)
         feed = make_feed(job, slice(None))

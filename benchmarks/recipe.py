@@ -35,6 +35,7 @@ from measuring import RESULTS, Clock, Reporter, add_rows, describe_network
 from ann.data.readers.formats import open_dataset
 from ann.training.image_size import ImageSize
 from ann.training.job import Job
+from ann.training.seeds import seed_everything
 from ann.training.settings import TrainingSettings
 from maskrcnn.task import TASK
 
@@ -143,7 +144,7 @@ def train_and_score(job: Job, values: dict, limit: int, detections: dict[str, di
 
     loop.make_optimizer = make_optimizer
     with use_precision(choose_precision(settings.precision)):
-        keras.utils.set_random_seed(settings.seed)
+        seed_everything(settings.seed)
         network = build_network(job.config)
         if job.imagenet:
             imagenet.transfer(imagenet.fetch(job.config.backbone), network.backbone, job.config)

@@ -119,8 +119,10 @@ def open_images(run: Run):
 
 def prepare(run: Run) -> dict:
     """Write scenes, and a model of random weights, from which all others start."""
-    import keras
+    from ann.collecting import import_keras
 
+    import_keras()
+    from ann.training.seeds import seed_everything
     from ann.weights import save_model
 
     folder, task = Path(run.folder), task_of(run)
@@ -131,7 +133,7 @@ def prepare(run: Run) -> dict:
         config = describe_unet(dataset, image_size(run), architecture=run.backbone, loss=run.loss)
     else:
         config = describe_network(dataset, image_size(run), backbone=run.backbone)
-    keras.utils.set_random_seed(1)
+    seed_everything(1)
     save_model(folder / "model.h5", task.layout(task.build_network(config)), config)
     return {}
 

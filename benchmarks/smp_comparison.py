@@ -63,14 +63,14 @@ def make_job(arguments, folder: Path) -> Job:
 
 def train_ours(job: Job, clock: Clock) -> tuple[Network, int]:
     """Train with the module's own loop: the network's probabilities, and how many weights it has."""
-    import keras
 
     from ann.devices.precision import choose_precision, use_precision
     from ann.training.loop import run_epochs
+    from ann.training.seeds import seed_everything
     from unet.network.training import UNetTraining
     from unet.prediction import probability_network
 
-    keras.utils.set_random_seed(0)
+    seed_everything(0)
     with use_precision(choose_precision(job.settings.precision)):
         network = TASK.build_network(job.config)
         TASK.set_trainable(network, "all", True)

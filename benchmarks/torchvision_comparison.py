@@ -71,15 +71,15 @@ def summarise(clock: Clock) -> dict:
 
 def train_ours(dataset, config, size, settings):
     """Train with the module's own loop: (function from a scaled image to detections, mean losses, clock)."""
-    import keras
 
     from ann.training.loop import run_epochs
+    from ann.training.seeds import seed_everything
     from maskrcnn.instances.instances import paste_mask
     from maskrcnn.network.inference import Detector
     from maskrcnn.network.model import build_network
     from maskrcnn.network.training import TrainingNetwork
 
-    keras.utils.set_random_seed(0)
+    seed_everything(0)
     network = build_network(config)
     feed = make_feed(
         Job(task=TASK, dataset=dataset, config=config, size=size, settings=settings), slice(None)

@@ -125,12 +125,12 @@ def tiny_model(grass_folder) -> Path:
     """A model file of random weights for two classes, house and tree, and tiles of 64 x 64 pixels."""
     code = """
 import sys
-import keras
+from ann.training.seeds import seed_everything
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.model import build_network
 from ann.weights import save_model
-keras.utils.set_random_seed(3)
+seed_everything(3)
 config = MaskRCNNConfig(classes=("house", "tree"), backbone="resnet18", image_shape=(64, 64), pixel_size=1.0,
                      anchor_scales=(8, 16, 32, 64, 128), proposal_candidates=200, proposals_detection=20,
                      max_detections=5)
@@ -144,12 +144,12 @@ def tiny_unet(grass_folder) -> Path:
     """A U-Net file of random weights for the class road, which it sees in some cells of any scene."""
     code = """
 import sys
-import keras
+from ann.training.seeds import seed_everything
 from ann.weights import save_model
 from ann.weights.layout import layer_groups
 from unet.config import UNetConfig
 from unet.network.model import build_network
-keras.utils.set_random_seed(3)
+seed_everything(3)
 config = UNetConfig(classes=("road",), backbone="unet_vgg", image_shape=(64, 64), pixel_size=1.0,
                     band_mean=(100.0,) * 3, band_scale=(50.0,) * 3)
 save_model(sys.argv[1], layer_groups(build_network(config)), config)
@@ -162,12 +162,12 @@ def tiny_classifier(grass_folder) -> Path:
     """A classifier file of random weights for the classes wood and stone."""
     code = """
 import sys
-import keras
+from ann.training.seeds import seed_everything
 from ann.weights import save_model
 from ann.weights.layout import layer_groups
 from classifier.config import ClassifierConfig
 from classifier.network.model import build_network
-keras.utils.set_random_seed(3)
+seed_everything(3)
 config = ClassifierConfig(classes=("wood", "stone"), backbone="resnet18", image_shape=(32, 32),
                           band_mean=(100.0,) * 3, band_scale=(50.0,) * 3)
 save_model(sys.argv[1], layer_groups(build_network(config)), config)

@@ -9,13 +9,14 @@ import pytest
 from ann.backbones.applications import build_application, transfer
 from ann.backbones.preprocessing import IMAGENET_DEVIATION, IMAGENET_MEAN, imagenet_scaling
 from ann.data.samples.scaling import scale_pixels
+from ann.training.seeds import seed_everything
 
 SIDE = 64
 
 
 @pytest.fixture(scope="module")
 def mobilenet():
-    keras.utils.set_random_seed(0)
+    seed_everything(0)
     source = keras.applications.MobileNetV2(weights=None, include_top=False, input_shape=(None, None, 3))
     return source, build_application("mobilenetv2", 3)
 

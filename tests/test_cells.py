@@ -20,6 +20,7 @@ from ann.inference.resample import ResampledScene
 from ann.inference.scene import ArrayScene
 from ann.inference.tile_rows import Here, NetworkInput
 from ann.inference.workers import workers_of
+from ann.training.seeds import seed_everything
 from labelled_files import write_raster
 from unet.config import UNetConfig
 from unet.network.encoders import convolutions
@@ -43,7 +44,7 @@ def narrow_vgg(outputs):
 
 @pytest.fixture(scope="module")
 def network():
-    keras.utils.set_random_seed(1)
+    seed_everything(1)
     config = UNetConfig(classes=("road", "water"), backbone="unet_vgg", image_shape=(64, 64))
     return config, narrow_vgg(config.output_count)
 
@@ -109,7 +110,7 @@ def small():
     top = layers.Conv2D(4, 3, padding="same", activation="relu")(images)
     x = layers.Conv2D(4, 3, padding="same", activation="relu")(layers.MaxPooling2D(4)(top))
     x = layers.Concatenate()([top, layers.UpSampling2D(4)(x)])
-    keras.utils.set_random_seed(3)
+    seed_everything(3)
     model = keras.Model(images, layers.Conv2D(2, 3, padding="same", activation="softmax")(x))
     network = compile_model(model)
     return lambda images: keras.ops.convert_to_numpy(network(images)), reach(model, 4)

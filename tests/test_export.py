@@ -21,6 +21,7 @@ from ann.errors import ModelFileError
 from ann.export.exported import check_export, save_export
 from ann.inference.tile_rows import TileBatch
 from ann.inference.tiles import Tile
+from ann.training.seeds import seed_everything
 from maskrcnn.config import LEGACY, MaskRCNNConfig
 from maskrcnn.export import export_network
 from maskrcnn.foreign.variants import CONFIG, DETECTRON2, TORCHVISION_V1
@@ -61,7 +62,7 @@ def lively(network: keras.Model) -> keras.Model:
 
 def maskrcnn(name: str = "legacy"):
     """ResNet18 of three classes with dozens of detections in noise, of scores that differ."""
-    keras.utils.set_random_seed(5)
+    seed_everything(5)
     foreign = {} if name == "legacy" else {"anchor_ratios": CONFIG["anchor_ratios"]}
     network = build_network(
         MaskRCNNConfig(
@@ -132,7 +133,7 @@ def test_nothing_found_is_no_rows(tmp_path):
     [("unet_vgg", ("road",)), ("unet_resnet18", ("road", "water")), ("unet_efficientnet_lite0", ("road",))],
 )
 def test_probabilities_are_our_own(tmp_path, architecture, classes):
-    keras.utils.set_random_seed(1)
+    seed_everything(1)
     config = UNetConfig(
         classes=classes,
         backbone=architecture,

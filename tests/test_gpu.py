@@ -10,6 +10,7 @@ import pytest
 
 from ann.devices.available import gpu_in_use
 from ann.training.loop import make_optimizer
+from ann.training.seeds import seed_everything
 from ann.training.settings import TrainingSettings
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.inference import Detector
@@ -48,7 +49,7 @@ def draw_batch(seed):
 
 def train(steps_of):
     """Losses of eight steps; steps_of: model -> what makes them."""
-    keras.utils.set_random_seed(1)
+    seed_everything(1)
     model = TrainingNetwork(build_network(CONFIG))
     model.make_steps = lambda: steps_of(model)
     model.compile(make_optimizer(TrainingSettings(name="", logs=Path(), learning_rate=1e-4)))

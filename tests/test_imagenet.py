@@ -11,6 +11,7 @@ import pytest
 
 from ann.backbones import imagenet
 from ann.errors import AnnError
+from ann.training.seeds import seed_everything
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.model import build_network
 from unet.config import UNetConfig
@@ -22,7 +23,7 @@ MEAN = np.array((123.68, 116.779, 103.939), np.float32)  # what Keras' preproces
 @pytest.fixture(scope="module")
 def source():
     """Keras' ResNet50 as it comes from its repository, but for the values of the weights."""
-    keras.utils.set_random_seed(0)
+    seed_everything(0)
     model = keras.applications.ResNet50(weights=None, include_top=False)
     generator = np.random.default_rng(0)
     for layer in model.layers:

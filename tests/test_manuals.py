@@ -28,12 +28,12 @@ SMALLER = {
 }
 MODEL_CODE = """
 import sys
-import keras
+from ann.training.seeds import seed_everything
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.model import build_network
 from ann.weights import save_model
-keras.utils.set_random_seed(2)  # with some weights nothing is detected
+seed_everything(2)  # with some weights nothing is detected
 for text in sys.argv[1:]:
     path, bands, *classes = text.split(",")
     config = MaskRCNNConfig(classes=tuple(classes), backbone="resnet18", image_shape=(64, 64),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from ann.training.seeds import seed_everything
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.anchors import surrounding_cells
 from maskrcnn.network.inference import MASK_CHUNK, DenseParts, Detector, compiled_parts
@@ -39,7 +40,7 @@ def small_config(**changes) -> MaskRCNNConfig:
 
 
 def small_network(**changes):
-    keras.utils.set_random_seed(3)
+    seed_everything(3)
     return build_network(small_config(**changes))
 
 

@@ -16,6 +16,7 @@ from ann.devices.available import gpu_in_use
 from ann.inference.openvino import openvino_version
 from ann.inference.tile_rows import TileBatch
 from ann.inference.tiles import Tile
+from ann.training.seeds import seed_everything
 from ann.weights import save_model
 from grass_session import create_mapset, open_session
 from maskrcnn.cluster import DetectionWork
@@ -37,7 +38,7 @@ TOLERANCE = 1e-4  # of the largest value; measured: 5e-6
 @pytest.fixture(scope="module")
 def network():
     """ResNet18 whose normalisations do something, with a few dozen detections in noise."""
-    keras.utils.set_random_seed(5)
+    seed_everything(5)
     config = MaskRCNNConfig(
         classes=("house", "tree"),
         backbone="resnet18",

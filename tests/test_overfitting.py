@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import keras
 import pytest
 
 from ann.data.readers.formats import open_dataset
@@ -11,6 +10,7 @@ from ann.data.samples.samples import SampleSettings
 from ann.training.image_size import ImageSize
 from ann.training.job import Job, Silence
 from ann.training.loop import run_epochs
+from ann.training.seeds import seed_everything
 from ann.training.settings import TrainingSettings
 from drawing import CLASSES, draw_scene, write_training_directory
 from maskrcnn.network.inference import Detector
@@ -36,7 +36,7 @@ def dataset(tmp_path_factory):
 
 
 def test_four_images_are_learnt_by_heart(dataset, tmp_path):
-    keras.utils.set_random_seed(0)
+    seed_everything(0)
     size = ImageSize(SIDE, SIDE, False)
     config = describe_model(
         dataset,

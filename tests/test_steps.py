@@ -9,6 +9,7 @@ from keras import layers, ops
 
 from ann.training.loop import LossSums, make_optimizer
 from ann.training.model import TrainingModel
+from ann.training.seeds import seed_everything
 from ann.training.settings import TrainingSettings
 
 
@@ -30,7 +31,7 @@ class Fit(TrainingModel):
 
 def fit(folder, steps, *, by_keras):
     """Losses of each step, and the weights and the optimiser's variables after them."""
-    keras.utils.set_random_seed(3)
+    seed_everything(3)
     network = keras.Sequential(
         [keras.Input((2,)), layers.Dense(8, use_bias=False), layers.BatchNormalization(), layers.Dense(1)]
     )

@@ -23,6 +23,7 @@ from ann.training.image_size import ImageSize, network_input_shape
 from ann.training.job import Job
 from ann.training.loop import run_epochs
 from ann.training.schedule import TimeBudget, choose_stage, learning_rate_share, plan_stages
+from ann.training.seeds import seed_everything
 from ann.training.settings import TrainingSettings
 from ann.weights import load_weights
 from drawing import CLASSES, draw_scene, write_training_directory
@@ -120,7 +121,7 @@ def small_config(**changes):
 
 
 def run(dataset, logs, *, task=TINY_TASK, first_epoch=1, initial=None, reporter=None, score=None, **changes):
-    keras.utils.set_random_seed(1)
+    seed_everything(1)
     config = small_config()
     values = {"name": "test", "epochs": 2, "steps_per_epoch": 2, "validation_steps": 1}
     settings = TrainingSettings(logs=logs, **values | changes)
@@ -278,7 +279,7 @@ def test_only_the_last_stage_is_ended_early(dataset, tmp_path):
 
 def test_losses_are_those_of_the_epoch_and_of_validation_each_by_itself(dataset, tmp_path):
     """Keras below 3.15 goes on with its means over all batches, those of validation too."""
-    keras.utils.set_random_seed(1)
+    seed_everything(1)
     config, size = small_config(), ImageSize(64, 64, False)
     settings = TrainingSettings(
         name="test", logs=tmp_path, steps_per_epoch=2, epochs=2, validation_steps=1, learning_rate=1e-12

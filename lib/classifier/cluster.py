@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ann.collecting import import_keras
 from ann.inference.tile_rows import TileBatch
 from classifier.inference import class_worker
 from classifier.model_file import read_model
@@ -22,6 +23,7 @@ class ClassWork:
 
     def load(self, path: Path, threads: int) -> tuple[Callable[[TileBatch], Sequence], str]:
         """See `TileWork`."""
+        import_keras()
         from classifier.prediction import fastest_network
 
         network, runtime = fastest_network(read_model(path), keras_only=self.keras_only, threads=threads)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ann.collecting import import_keras
 from ann.inference.cells import CellSettings, cell_worker
 from ann.inference.tile_rows import TileBatch
 from unet.classes import CellOutput
@@ -24,6 +25,7 @@ class CellWork:
 
     def load(self, path: Path, threads: int) -> tuple[Callable[[TileBatch], Sequence], str]:
         """See `TileWork`."""
+        import_keras()
         from unet.prediction import fastest_network, load_network
 
         network = load_network(read_model(path))

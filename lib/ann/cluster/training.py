@@ -21,7 +21,7 @@ from ann.cluster.prepare import check_portable
 from ann.devices.place import Place, free_address, interface_of
 from ann.errors import AnnError, ClusterError
 from ann.packages import configured_backend
-from ann.training.job import Job, Reporter, Sender
+from ann.training.job import Job, Reporter, Sender, TrainingResult
 from ann.training.worker import train_worker
 from ann.weights import read_model
 
@@ -74,8 +74,8 @@ def plan_team(cluster: Cluster, device_count: int, backend: str) -> Team:
     return Team(count=device_count // gpus, gpus=gpus)
 
 
-def train_on_cluster(job: Job, reporter: Reporter, cluster: Cluster):
-    """Train on the cluster's nodes; reporter: gets what the first worker tells. Returns a `TrainingResult`.
+def train_on_cluster(job: Job, reporter: Reporter, cluster: Cluster) -> TrainingResult:
+    """Train on the cluster's nodes; reporter: gets what the first worker tells.
 
     The files that the job names must be found under the same absolute paths on all nodes; only the first
     worker writes.

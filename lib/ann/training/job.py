@@ -1,4 +1,4 @@
-"""A training job, which travels between processes, and who is told about its progress."""
+"""A training job and its result, which travel between processes, and who is told about the progress."""
 
 from __future__ import annotations
 
@@ -35,6 +35,16 @@ class Job:
     epoch: int = 0
     held_out: tuple[LabelledImage, ...] = ()
     options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run left behind."""
+
+    last_epoch: int  # 0 if no epoch was completed
+    best_epoch: int  # of all epochs in the table
+    interrupted: bool
+    ended_early: str = ""  # why, if neither interrupted nor through with all epochs
 
 
 class Reporter(Protocol):

@@ -20,7 +20,7 @@ from ann.errors import AnnError
 from ann.evaluation.report import duration
 from ann.task import Feed, Task
 from ann.training import log, memory, state
-from ann.training.job import Reporter
+from ann.training.job import Reporter, TrainingResult
 from ann.training.model import TrainingModel
 from ann.training.replicas import Devices
 from ann.training.schedule import (
@@ -40,16 +40,6 @@ MESSAGE_SECONDS = 60  # between two messages within an epoch
 ONE_DEVICE = Devices()
 UNREAD_STEPS = 10  # after which the losses are read
 ESTIMATE_STEPS = 5  # of the first epoch, after which the time of the run is estimated
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a run left behind."""
-
-    last_epoch: int  # 0 if no epoch was completed
-    best_epoch: int  # of all epochs in the table
-    interrupted: bool
-    ended_early: str = ""  # why, if neither interrupted nor through with all epochs
 
 
 @dataclass(frozen=True)

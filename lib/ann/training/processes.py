@@ -27,7 +27,7 @@ from ann.devices.place import MEETING_FILE, Place
 from ann.devices.processes import END_SECONDS, core_share, end_processes, end_with_parent, start_process
 from ann.errors import AnnError
 from ann.training import log
-from ann.training.job import Job, Reporter, Sender, Silence
+from ann.training.job import Job, Reporter, Sender, Silence, TrainingResult
 from ann.training.worker import train_worker
 
 STOP_SECONDS = 60  # after Ctrl-C, for the first process to end by itself
@@ -46,8 +46,8 @@ class Failure:
     when: float
 
 
-def train_in_processes(job: Job, reporter: Reporter):
-    """Train with a process for each of `job.settings.device_count` devices. Returns a `TrainingResult`.
+def train_in_processes(job: Job, reporter: Reporter) -> TrainingResult:
+    """Train with a process for each of `job.settings.device_count` devices.
 
     Raises:
         AnnError: the training failed, or one of the processes died.
@@ -157,8 +157,6 @@ def _interrupt(workers, job, reporter, started):
                     return content
                 if kind == "message":
                     reporter.message(*content)
-    from ann.training.loop import TrainingResult
-
     epochs = [int(row["epoch"]) for row in log.read_rows(job.settings.table_path)]
     paths = {epoch: job.settings.model_path(epoch) for epoch in epochs}
     written = [epoch for epoch, path in paths.items() if path.exists() and path.stat().st_mtime >= started]

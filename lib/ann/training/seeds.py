@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import keras
+
+from ann.collecting import hidden
 
 
 def seed_everything(seed: int) -> None:
@@ -13,11 +13,5 @@ def seed_everything(seed: int) -> None:
     Keras seeds TensorFlow too where it is installed, and imports it for that, which takes seconds and half a
     gigabyte: with another backend it is not found meanwhile.
     """
-    hidden = keras.backend.backend() != "tensorflow" and "tensorflow" not in sys.modules
-    if hidden:
-        sys.modules["tensorflow"] = None  # importing it fails
-    try:
+    with hidden({"tensorflow"} - {keras.backend.backend()}):
         keras.utils.set_random_seed(seed)
-    finally:
-        if hidden:
-            del sys.modules["tensorflow"]

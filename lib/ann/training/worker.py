@@ -10,14 +10,12 @@ from ann.collecting import import_keras
 from ann.devices.place import Place
 from ann.evaluation.report import count
 from ann.packages import configured_backend
-from ann.training.job import Job, Reporter, Silence
+from ann.training.job import Job, Reporter, Silence, TrainingResult
 from ann.weights import load_weights, read_model
 
 
-def train(job: Job, reporter: Reporter):
+def train(job: Job, reporter: Reporter) -> TrainingResult:
     """Train on `job.settings.device_count` devices of this machine.
-
-    Returns a `TrainingResult`.
 
     Raises:
         AnnError: there are fewer devices, or the training failed.
@@ -36,10 +34,10 @@ def train(job: Job, reporter: Reporter):
     return train_worker(job, reporter, Place())
 
 
-def train_worker(job: Job, reporter: Reporter, place: Place):
+def train_worker(job: Job, reporter: Reporter, place: Place) -> TrainingResult:
     """Train as the process at `place`; all processes are given the same job. Imports Keras.
 
-    Only the first process writes files and reports. Returns a `TrainingResult`.
+    Only the first process writes files and reports.
 
     Raises:
         AnnError: there are fewer devices than this process should use, or the training failed.

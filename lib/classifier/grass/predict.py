@@ -13,6 +13,7 @@ from pathlib import Path
 import grass.script as gs
 
 from ann.cluster.tiles import Network, cluster_workers
+from ann.collecting import import_keras
 from ann.errors import AnnError, SceneError
 from ann.grass.areas import find_vector
 from ann.grass.clear_up import clear_up
@@ -150,6 +151,7 @@ def workers_of_run(request: Request, options: Mapping[str, str], *, keras_only: 
             work = ClassWork(batch_size=request.batch_size, keras_only=True)
             workers, runtime = stack.enter_context(device_processes(request.model.path, work, device_count))
         else:
+            import_keras()
             from classifier.prediction import load_networks
 
             networks, runtime = load_networks(

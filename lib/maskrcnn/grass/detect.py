@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import grass.script as gs
 
 from ann.cluster.tiles import ClusterWorkers, Network, cluster_workers
+from ann.collecting import import_keras
 from ann.data.text import join_names, split_names
 from ann.errors import AnnError, ModelFileError, SceneError
 from ann.export.exported import Exported
@@ -120,6 +121,7 @@ def run(options: Mapping[str, str], flags: Mapping[str, bool]) -> bool:
 
 def exported(model: ModelFile, config: MaskRCNNConfig, confidence: float) -> Exported:
     """The model for other programs; imports Keras."""
+    import_keras()
     from maskrcnn.export import export_network
 
     return export_network(load_network(model, config), confidence)

@@ -161,6 +161,7 @@ def workers_of_cluster(
     request: Request, address: str, keras_only: bool
 ) -> Iterator[tuple[ClusterWorkers, CellSettings]]:
     """Workers that have the network loaded, on all nodes of a cluster."""
+    import_keras()
     from unet.prediction import network_reach
 
     settings = settings_for(request, network_reach(request.config))
@@ -192,6 +193,7 @@ def settings_for(request: Request, reach: int) -> CellSettings:
 
 def exported(model: ModelFile, side: str) -> Exported:
     """The model for other programs; imports Keras. side: of tiles, by default that of training."""
+    import_keras()
     from unet.export import export_network
     from unet.prediction import load_network
 
