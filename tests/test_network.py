@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from ann.backbones.initial import all_weights_loaded
 from ann.training.seeds import seed_everything
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.anchors import surrounding_cells
@@ -399,3 +400,13 @@ def test_bfloat16_computes_boxes_and_losses_in_float32(network, detector, bfloat
     ):
         assert found.masks.dtype == np.float32
         np.testing.assert_allclose(found.scores[:5], expected.scores[:5], atol=0.02)
+
+
+def test_a_network_that_is_loaded_draws_no_weights():
+    def kernels(network):
+        return {weight.path for weight in network.weights if np.any(ops.convert_to_numpy(weight))}
+
+    with all_weights_loaded():
+        empty = build_network(small_config())
+    drawn = {path for path in kernels(build_network(small_config())) if path.endswith("/kernel")}
+    assert len(drawn) > 40 and not drawn & kernels(empty)

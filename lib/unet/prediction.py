@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from ann.backbones.initial import all_weights_loaded
 from ann.inference.compilation import compile_function, compile_model
 from ann.inference.field_of_view import reach
 from ann.inference.openvino import Part, choose_runtime, part_compiler
@@ -51,7 +52,8 @@ def load_network(model: ModelFile) -> keras.Model:
     Raises:
         ModelFileError: the file lacks a part of the network.
     """
-    network = build_network(model.config)
+    with all_weights_loaded():
+        network = build_network(model.config)
     load_weights(layer_groups(network), model).require_complete(model)
     return network
 

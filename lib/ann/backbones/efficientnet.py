@@ -16,6 +16,8 @@ from string import ascii_lowercase
 import keras
 from keras import layers
 
+from ann.backbones.initial import initial
+
 EPSILON = 1e-3
 STEM_CHANNELS = 32
 # of each stage: channels that come out, blocks, size of the kernel, stride of the first block, widening
@@ -66,7 +68,7 @@ def _block(x, channels: int, size: int, strides: int, widening: int, *, name: st
         padding="same",
         use_bias=False,
         # each channel sees its own kernel only; Keras would count the inputs of all channels
-        depthwise_initializer=keras.initializers.RandomNormal(stddev=(2 / size**2) ** 0.5),
+        depthwise_initializer=initial(keras.initializers.RandomNormal(stddev=(2 / size**2) ** 0.5)),
         dtype="float32",  # in bfloat16 its gradients take four times as long on CPUs
         name=f"{name}_depthwise_conv",
     )(y)
@@ -86,7 +88,7 @@ def _convolution(channels: int, size: int, *, name: str, strides: int = 1, facto
         strides=strides,
         padding="same",
         use_bias=False,
-        kernel_initializer=keras.initializers.VarianceScaling(factor),
+        kernel_initializer=initial(keras.initializers.VarianceScaling(factor)),
         name=name,
     )
 

@@ -15,6 +15,7 @@ from string import ascii_lowercase
 import keras
 from keras import layers
 
+from ann.backbones.initial import initial
 from ann.backbones.names import LEGACY, RESNET_BLOCKS, ResNetDetails
 
 EPSILON = LEGACY.epsilon
@@ -57,7 +58,7 @@ def convolution(filters: int, size: int, *, name: str, strides: int = 1, padding
         size,
         strides=strides,
         padding=padding,
-        kernel_initializer=keras.initializers.HeNormal(),
+        kernel_initializer=initial(keras.initializers.HeNormal()),
         name=name,
     )
 

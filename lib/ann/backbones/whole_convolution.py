@@ -5,6 +5,8 @@ from __future__ import annotations
 import keras
 from keras import layers, ops
 
+from ann.backbones.initial import initial
+
 
 @keras.saving.register_keras_serializable(package="maskrcnn")
 class WholeConvolution(layers.Layer):
@@ -22,7 +24,9 @@ class WholeConvolution(layers.Layer):
 
     def build(self, input_shape):
         shape = (self.size, self.size, input_shape[-1], self.filters)
-        self.kernel = self.add_weight(shape=shape, initializer=keras.initializers.HeNormal(), name="kernel")
+        self.kernel = self.add_weight(
+            shape=shape, initializer=initial(keras.initializers.HeNormal()), name="kernel"
+        )
         self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
 
     def call(self, inputs):

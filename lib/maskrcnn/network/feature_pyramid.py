@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
+from ann.backbones.initial import initial
+
 
 def build_feature_pyramid(backbone_channels: Sequence[int], channels: int) -> keras.Model:
     """The pyramid of `channels` channels over a backbone whose C2..C5 have `backbone_channels`.
@@ -33,5 +35,9 @@ def build_feature_pyramid(backbone_channels: Sequence[int], channels: int) -> ke
 def _convolution(channels: int, size: int, name: str):
     # no ReLU follows, so the variance is kept without the factor for it
     return layers.Conv2D(
-        channels, size, padding="same", kernel_initializer=keras.initializers.LecunNormal(), name=name
+        channels,
+        size,
+        padding="same",
+        kernel_initializer=initial(keras.initializers.LecunNormal()),
+        name=name,
     )

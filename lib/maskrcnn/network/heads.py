@@ -8,6 +8,7 @@ from __future__ import annotations
 import keras
 from keras import layers
 
+from ann.backbones.initial import initial
 from ann.backbones.resnet import convolution, normalisation
 from ann.backbones.whole_convolution import WholeConvolution
 from maskrcnn.config import LEGACY, Variant
@@ -36,12 +37,12 @@ def build_box_head(channels: int, class_count: int, variant: Variant = LEGACY) -
         x = layers.Activation("relu", name=f"mrcnn_class_relu{index}")(x)
     logits = layers.Dense(
         class_count,
-        kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
+        kernel_initializer=initial(keras.initializers.RandomNormal(stddev=0.01)),
         name="mrcnn_class_logits",
     )(x)
     deltas = layers.Dense(
         class_count * 4,
-        kernel_initializer=keras.initializers.RandomNormal(stddev=0.001),
+        kernel_initializer=initial(keras.initializers.RandomNormal(stddev=0.001)),
         name="mrcnn_bbox_fc",
     )(x)
     logits = layers.Activation("linear", dtype="float32", name="mrcnn_class_float32")(logits)
@@ -68,11 +69,14 @@ def build_mask_head(channels: int, class_count: int, variant: Variant = LEGACY) 
         strides=2,
         activation="relu",
         # the fan that Keras counts is four times too large: each output cell sees one input cell only
-        kernel_initializer=keras.initializers.VarianceScaling(8.0, "fan_in", "untruncated_normal"),
+        kernel_initializer=initial(keras.initializers.VarianceScaling(8.0, "fan_in", "untruncated_normal")),
         name="mrcnn_mask_deconv",
     )(x)
     x = layers.Conv2D(
-        class_count, 1, kernel_initializer=keras.initializers.RandomNormal(stddev=0.01), name="mrcnn_mask"
+        class_count,
+        1,
+        kernel_initializer=initial(keras.initializers.RandomNormal(stddev=0.01)),
+        name="mrcnn_mask",
     )(x)
     masks = layers.Activation("sigmoid", dtype="float32", name="mrcnn_mask_probability")(x)
     return keras.Model(features, masks, name="mask_head")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 from keras import layers, ops
 
+from ann.backbones.initial import initial
 from maskrcnn.config import LEGACY, Variant
 from maskrcnn.network.picking import gather_rows
 
@@ -25,7 +26,7 @@ def build_region_proposal(channels: int, anchors_per_cell: int, variant: Variant
             3,
             padding="same",
             activation="relu",
-            kernel_initializer=keras.initializers.HeNormal(),
+            kernel_initializer=initial(keras.initializers.HeNormal()),
             name=name,
         )(shared)
     outputs = []
@@ -33,7 +34,7 @@ def build_region_proposal(channels: int, anchors_per_cell: int, variant: Variant
         x = layers.Conv2D(
             values * anchors_per_cell,
             1,
-            kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
+            kernel_initializer=initial(keras.initializers.RandomNormal(stddev=0.01)),
             name=name,
         )(shared)
         outputs.append(layers.Reshape((-1, values), dtype="float32", name=f"{name}_rows")(x))

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import keras
 from keras import layers
+
+from ann.backbones.initial import initial
 
 DROPOUT = 0.5  # on the two deepest levels of the plain U-Net
 
 
 def convolution(x, filters: int, size: int, *, name: str, normalise: bool, transposed: bool = False):
     """A convolution or, doubling height and width, a transposed one; normalised if asked for; then ReLU."""
+    kernel = initial(keras.initializers.HeNormal())
     if transposed:
         x = layers.Conv2DTranspose(
-            filters, size, strides=2, padding="valid", kernel_initializer="he_normal", name=name
+            filters, size, strides=2, padding="valid", kernel_initializer=kernel, name=name
         )(x)
     else:
-        x = layers.Conv2D(filters, size, padding="same", kernel_initializer="he_normal", name=name)(x)
+        x = layers.Conv2D(filters, size, padding="same", kernel_initializer=kernel, name=name)(x)
     if normalise:
         x = layers.BatchNormalization(epsilon=1e-3, name=f"{name}_bn")(x)
     return layers.Activation("relu", name=f"{name}_relu")(x)
