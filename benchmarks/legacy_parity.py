@@ -18,14 +18,14 @@ from parity import compare_backends
 def measure() -> list[dict]:
     """All stages on the configured backend."""
     import legacy_stages
-    from maskrcnn.network.model import build_network
+    from legacy_weights import legacy_network
 
     rows = []
     for stages in ("feature_stages", "selection_stages", "whole_stages", "training_stages"):
         rows += getattr(legacy_stages, stages)()
     for backbone in ("resnet50", "resnet101"):
         config = legacy_stages.reference_config(backbone=backbone, image_shape=(64, 128))
-        rows += legacy_stages.numpy_stages(build_network(config))
+        rows += legacy_stages.numpy_stages(legacy_network(config))
     return [{**vars(row), "good": row.good, "difference": float(row.difference)} for row in rows]
 
 

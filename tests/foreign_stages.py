@@ -17,15 +17,14 @@ from keras import ops
 from ann.inference.compilation import compile_function
 from ann.inference.tile_rows import TileBatch
 from ann.inference.tiles import Tile
-from ann.weights import load_weights
 from foreign_weights import detectron2_weights, torchvision_weights, write_safetensors
+from maskrcnn.detector import load_network
 from maskrcnn.foreign import open_model
 from maskrcnn.instances.instances import paste_mask
 from maskrcnn.instances.pipeline import DetectionSettings, in_tile, network_input
 from maskrcnn.network.bin_pooling import align, align_on_cpu, level_limits
 from maskrcnn.network.inference import Detector, compiled_parts
-from maskrcnn.network.layout import legacy_layout
-from maskrcnn.network.model import build_network, pyramid_cells
+from maskrcnn.network.model import pyramid_cells
 from maskrcnn.network.steps import pyramid_shapes
 
 REFERENCE = Path(__file__).parent / "reference" / "foreign"
@@ -69,8 +68,7 @@ class Case:
             write_safetensors(path, self.weights())
             model = open_model(path, resizes | (settings or {}))
             self.config = model.config
-            self.network = build_network(self.config)
-            load_weights(legacy_layout(self.network), model).require_complete(model)
+            self.network = load_network(model, self.config)
         self.parts = compiled_parts(self.network)
         height, width = self.known["image"].shape[:2]
         self.tile = Tile(row=0, column=0, height=height, width=width)

@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops
 
 from ann.inference.compilation import compile_function, compile_model
-from legacy_weights import assign_legacy_weights
+from legacy_weights import legacy_network
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.instances.instances import paste_mask
 from maskrcnn.network import boxes as box_ops
@@ -23,7 +23,6 @@ from maskrcnn.network import detections, proposals, targets
 from maskrcnn.network.inference import Detector
 from maskrcnn.network.layout import legacy_layout
 from maskrcnn.network.model import (
-    build_network,
     foreground_scores,
     normalised_anchors,
     pool_rows,
@@ -78,9 +77,7 @@ def reference(name: str) -> dict:
 
 @cache
 def reference_network():
-    network = build_network(reference_config())
-    assign_legacy_weights(network)
-    return network
+    return legacy_network(reference_config())
 
 
 def thinned(values, reference, key: str):
@@ -127,8 +124,10 @@ def head_stages(network, known) -> list[Comparison]:
 
 
 def numpy_stages(network) -> list[Comparison]:
-    """Dense part against NumPy in double precision: two images, not square, padded."""
-    assign_legacy_weights(network)
+    """Dense part against NumPy in double precision: two images, not square, padded.
+
+    network: a `legacy_network`.
+    """
     backbone, image_shape = network.config.backbone, network.config.image_shape
     weights = {
         name: ops.convert_to_numpy(variable)
@@ -353,8 +352,7 @@ class RecordingSGD(keras.optimizers.SGD):
 def training_stages() -> list[Comparison]:
     """Targets, losses, gradients and weights of one step of SGD."""
     known = reference("training_step")
-    network = build_network(training_config())
-    assign_legacy_weights(network)
+    network = legacy_network(training_config())
     set_trainable(network, "all")
     training = LeakyTargets(network)
     optimizer = RecordingSGD(1e-3, momentum=0.9, global_clipnorm=5.0)

@@ -55,11 +55,16 @@ def _draw(layer: str, kernel_shape, bias_shape):
     return kernel.astype(np.float32), bias.astype(np.float32)
 
 
-def assign_legacy_weights(network) -> None:
-    """Give a network with three classes the weights of the reference."""
+def legacy_network(config):
+    """The network that `config` describes, of three classes, with the weights of the reference."""
+    from ann.backbones.initial import nothing_drawn
     from maskrcnn.network.layout import legacy_layout
+    from maskrcnn.network.model import build_network
 
+    with nothing_drawn():
+        network = build_network(config)
     variables = {name: variable for _, datasets in legacy_layout(network) for name, variable in datasets}
     shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
-    for name, values in legacy_weights(network.config.backbone, shapes).items():
+    for name, values in legacy_weights(config.backbone, shapes).items():
         variables[name].assign(values)
+    return network

@@ -11,8 +11,8 @@ import keras
 import pytest
 
 import legacy_stages
+from legacy_weights import legacy_network
 from maskrcnn.network.layout import legacy_layout
-from maskrcnn.network.model import build_network
 
 LAYOUTS = json.loads((legacy_stages.REFERENCE / "legacy_h5_layout.json").read_text())
 
@@ -29,7 +29,7 @@ BACKBONES = ["resnet50", *(["resnet101"] if keras.backend.backend() == "torch" e
 
 @pytest.fixture(scope="module", params=BACKBONES)
 def network(request):
-    return build_network(legacy_stages.reference_config(backbone=request.param, image_shape=(64, 128)))
+    return legacy_network(legacy_stages.reference_config(backbone=request.param, image_shape=(64, 128)))
 
 
 def test_names_shapes_and_order_of_the_weights_are_those_of_the_legacy_files(network):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from ann.backbones.initial import all_weights_loaded
+from ann.backbones.initial import nothing_drawn
 from ann.training.seeds import seed_everything
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.network.anchors import surrounding_cells
@@ -406,7 +406,7 @@ def test_a_network_that_is_loaded_draws_no_weights():
     def kernels(network):
         return {weight.path for weight in network.weights if np.any(ops.convert_to_numpy(weight))}
 
-    with all_weights_loaded():
+    with nothing_drawn():
         empty = build_network(small_config())
     drawn = {path for path in kernels(build_network(small_config())) if path.endswith("/kernel")}
     assert len(drawn) > 40 and not drawn & kernels(empty)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from ann.backbones.initial import all_weights_loaded
+from ann.backbones.initial import nothing_drawn
 from ann.inference.compilation import compile_function, compile_model
 from ann.inference.openvino import Part, choose_runtime, part_compiler
 from ann.inference.workers import load_on_devices
@@ -75,7 +75,7 @@ def load_network(model: ModelFile) -> keras.Model:
     Raises:
         ModelFileError: the file lacks a part of the network.
     """
-    with all_weights_loaded():
+    with nothing_drawn():
         network = build_network(model.config)
     load_weights(layer_groups(network), model).require_complete(model)
     return network

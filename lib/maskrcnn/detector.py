@@ -58,11 +58,11 @@ def load_network(model: ModelFile, config: MaskRCNNConfig):
     Raises:
         ModelFileError: the file lacks a part of the network.
     """
-    from ann.backbones.initial import all_weights_loaded
+    from ann.backbones.initial import nothing_drawn
     from maskrcnn.network.layout import legacy_layout
     from maskrcnn.network.model import build_network
 
-    with all_weights_loaded():
+    with nothing_drawn():
         network = build_network(config)
     load_weights(legacy_layout(network), model).require_complete(model)
     return network

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from ann.backbones.initial import all_weights_loaded
+from ann.backbones.initial import nothing_drawn
 from ann.inference.compilation import compile_function, compile_model
 from ann.inference.field_of_view import reach
 from ann.inference.openvino import Part, choose_runtime, part_compiler
@@ -52,7 +52,7 @@ def load_network(model: ModelFile) -> keras.Model:
     Raises:
         ModelFileError: the file lacks a part of the network.
     """
-    with all_weights_loaded():
+    with nothing_drawn():
         network = build_network(model.config)
     load_weights(layer_groups(network), model).require_complete(model)
     return network
@@ -79,4 +79,5 @@ def load_networks(
 
 def network_reach(config: UNetConfig) -> int:
     """How many pixels around one a network sees."""
-    return reach(build_network(config), config.size_multiple)
+    with nothing_drawn():
+        return reach(build_network(config), config.size_multiple)

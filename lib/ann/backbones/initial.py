@@ -8,22 +8,22 @@ from contextvars import ContextVar
 
 import keras
 
-_all_loaded = ContextVar("all_loaded", default=False)
+_undrawn = ContextVar("undrawn", default=False)
 
 
 @contextlib.contextmanager
-def all_weights_loaded() -> Iterator[None]:
-    """Inside of the context nothing is drawn, for all weights of the networks that are made will be loaded.
+def nothing_drawn() -> Iterator[None]:
+    """For networks whose weights will all be loaded, or do not matter: they start from zeros.
 
     Drawing is half of what making a network takes.
     """
-    token = _all_loaded.set(True)
+    token = _undrawn.set(True)
     try:
         yield
     finally:
-        _all_loaded.reset(token)
+        _undrawn.reset(token)
 
 
 def initial(drawn: keras.initializers.Initializer) -> keras.initializers.Initializer:
-    """The initialiser of a layer's weights: `drawn`, but inside of `all_weights_loaded` zeros."""
-    return keras.initializers.Zeros() if _all_loaded.get() else drawn
+    """The initialiser of a layer's weights: `drawn`, but inside of `nothing_drawn` zeros."""
+    return keras.initializers.Zeros() if _undrawn.get() else drawn

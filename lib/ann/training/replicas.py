@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import keras
 
+from ann.backbones.initial import nothing_drawn
 from ann.devices.available import check_device_count, list_devices
 from ann.devices.place import Place
 from ann.devices.sharing import ALONE, Sharing
@@ -157,7 +158,8 @@ def local_network(build: Callable[[], keras.Model], network: keras.Model):
     distribution = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:
-        local = build()
+        with nothing_drawn():
+            local = build()
     finally:
         keras.distribution.set_distribution(distribution)
 
