@@ -211,21 +211,10 @@ def test_detection_on_nodes_is_that_of_one_process_even_if_a_worker_is_killed(
         assert_same(detect(scene, None), detect_here(scene))  # an error does not cost the workers
 
 
-def test_the_modules_work_on_a_cluster(
-    nodes, session, installed, tiny_model, tiny_classifier, images, tmp_path
+def test_detection_and_classification_in_grass_are_the_same_on_a_cluster(
+    nodes, session, installed, tiny_model, tiny_classifier, tmp_path
 ):
     session = session.on("torch")  # which workers import soonest
-    words = [f"training_dataset={images}", f"classes={','.join(CLASSES)}", "images_max_dim=64"]
-    done = session.run(
-        "i.ann.maskrcnn.train",
-        *words,
-        "images_min_dim=64",
-        f"shards={tmp_path}/set",
-        f"cluster={nodes.address}",
-    )
-    assert "Wrote 16 tiles in 1 shards" in " ".join(done.stderr.split())
-    assert len(open_dataset(tmp_path / "set", CLASSES).images) == 16
-
     (tmp_path / "scenes").mkdir()
     for number in range(2):
         scene = draw_scene(height=100, width=90, objects=5, seed=number)
