@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import rasterio
 
+from ann.data.readers.formats import open_dataset
 from drawing import CLASSES, draw_scene, write_geotiff
 from maskrcnn.model_file import read_model
 
@@ -90,6 +91,13 @@ def test_every_instance_is_read_and_the_run_is_recorded(session, images, tmp_pat
     again = {"epochs": 3, "validation_steps": 0, "model": model.path}
     resumed = train(session.on("torch"), images, tmp_path / "logs", "-s", **again)
     assert "Going on after epoch 1" in resumed and "(heads)" not in resumed and "(4+)" not in resumed
+
+
+def test_scenes_are_written_as_tiles_in_shards(session, images, tmp_path):
+    done = train(session, images, tmp_path / "logs", shards=tmp_path / "set")
+    written = open_dataset(tmp_path / "set", CLASSES).images
+    assert f"Wrote {len(written)} tiles in 1 shards" in done and len(written) >= 4
+    assert not (tmp_path / "logs").exists()
 
 
 def test_maps_and_areas_are_trained_on_without_any_file(session, tmp_path):
