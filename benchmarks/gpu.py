@@ -389,6 +389,16 @@ def parts(program: str, arguments) -> Iterator[tuple[dict, Callable]]:
             yield {"part": "parity", "precision": precision, "note": note}, measure_parity
 
 
+def compile_layers() -> None:
+    """Have PyTorch compile the functional parts of networks, each for its shapes."""
+    import torch
+
+    from ann.pytorch import layers
+
+    torch._dynamo.config.recompile_limit = 64  # of one function, which runs all the parts
+    layers.run = torch.compile(layers.run, dynamic=False)
+
+
 def run_parts(program: str, arguments) -> None:
     """Measure in this process; a line of JSON for each part, when it is done."""
     end = time.monotonic() + arguments.seconds
@@ -399,6 +409,8 @@ def run_parts(program: str, arguments) -> None:
         from ann.devices.precision import use_precision
         from ann.training.seeds import seed_everything
     card = Card(program)
+    if arguments.compile and program == "torch":
+        compile_layers()
     for called, measure in parts(program, arguments):
         row = {"program": program, "card": card.name} | called
         arguments.precision = called["precision"]
@@ -449,6 +461,7 @@ def run_program(program: str, arguments, seconds: float) -> Iterator[dict]:
     for name in ("size", "steps", "backbone", "matrix", "proposals", "detections"):
         command += [f"--{name}", str(getattr(arguments, name))]
     command += ["--batches", *map(str, arguments.batches)]
+    command += ["--compile"] if arguments.compile else []
     backend = "torch" if program in TORCH else program
     environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "KERAS_BACKEND": backend}
     try:
@@ -480,6 +493,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--proposals", type=int, default=1000, help="of an image; twice as many in training")
     parser.add_argument("--detections", type=int, default=100, help="that survive in a tile, at most")
     parser.add_argument("--matrix", type=int, default=8192, help="side of the matrices of the ceiling")
+    parser.add_argument("--compile", action="store_true", help="PyTorch's layers, first for minutes")
     parser.add_argument("--csv", type=Path, default=RESULTS / "gpu.csv")
     parser.add_argument("--measure", choices=PROGRAMS, help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, default=1e6, help=argparse.SUPPRESS)

@@ -65,12 +65,20 @@ def test_an_experiment_prints_a_table_and_saves_csv_and_plot(tmp_path):
     assert (tmp_path / "images.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("program", ["torch", pytest.param("jax", marks=pytest.mark.slow)])
-def test_the_measurements_for_a_gpu_are_rehearsed_without_one(tmp_path, program):
+@pytest.mark.parametrize(
+    ("program", "more"),
+    [
+        ("torch", []),
+        pytest.param("jax", [], marks=pytest.mark.slow),
+        pytest.param("torch", ["--compile"], marks=pytest.mark.slow),
+    ],
+    ids=["torch", "jax", "torch, compiled"],
+)
+def test_the_measurements_for_a_gpu_are_rehearsed_without_one(tmp_path, program, more):
     pytest.importorskip(program)
     sizes = ("--size", "64", "--batches", "2", "--steps", "1", "--matrix", "64")
     counts = ("--proposals", "8", "--detections", "4")
-    arguments = (*sizes, *counts, "--backbone", "resnet18", "--minutes", "9")
+    arguments = (*sizes, *counts, "--backbone", "resnet18", "--minutes", "9", *more)
     command = [sys.executable, str(BENCHMARKS / "gpu.py"), *arguments, "--programs", program]
     done = subprocess.run(
         [*command, "--csv", str(tmp_path / "gpu.csv")], capture_output=True, text=True, timeout=600
