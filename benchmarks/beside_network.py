@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """What detection does beside the network, as it is done and as it was done before, in one run.
 
+  import    Keras and its backend in a new process: alone, or with all that it finds, as for plots and tables
+  network   a network made, to be loaded from a file: its weights left empty, or drawn first
   kernels   a network made ready for OpenVINO: its kernels given as arrays, or by way of lists of numbers
   turns     sightings of one tile in eight turns merged: compared where their boxes allow it, or all with all
 
@@ -10,14 +12,17 @@ Prints a Markdown table with processor seconds of a call each, and how much the 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
-from measuring import markdown, peak_megabytes
+from measuring import ROOT, markdown, peak_megabytes
 
 from ann.data.outlines.masks import CroppedMask
 from ann.data.samples.augmentation import ORIENTATIONS
@@ -33,12 +38,44 @@ def measure(work: Callable[[], object]) -> tuple[str, int]:
     return f"{time.process_time() - start:.2f}", peak_megabytes() - peak
 
 
+def measure_import() -> list[tuple]:
+    """Whole processes."""
+    rows = []
+    for how, code in (("alone", "from ann.collecting import *; import_keras()"), ("all", "import keras")):
+        code += "; import time, measuring; print(time.process_time(), measuring.peak_megabytes())"
+        paths = os.pathsep.join(str(ROOT / name) for name in ("lib", "benchmarks"))
+        environment = os.environ | {"PYTHONPATH": paths}
+        for _ in range(2):  # files are read from disk in the first one
+            done = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
+        seconds, megabytes = done.stdout.split()
+        rows.append(("import", how, f"{float(seconds):.2f}", int(megabytes)))
+    return rows
+
+
+def describe(backbone: str) -> MaskRCNNConfig:
+    """A network for images of 256 x 256 pixels."""
+    return MaskRCNNConfig(classes=("a",), backbone=backbone, image_shape=(256, 256))
+
+
+def measure_network(backbone: str) -> list[tuple]:
+    """The whole network."""
+    from ann.backbones.initial import nothing_drawn
+    from maskrcnn.network.model import build_network
+
+    rows = []
+    for how, context in (("left empty", nothing_drawn()), ("drawn", contextlib.nullcontext())):
+        with context:
+            measured = measure(lambda: build_network(describe(backbone)))
+        rows.append((f"network with {backbone}", how, *measured))
+    return rows
+
+
 def measure_kernels(backbone: str) -> list[tuple]:
     """The backbone and the box head."""
     from ann.inference import openvino_graph
     from maskrcnn.network.model import build_network
 
-    network = build_network(MaskRCNNConfig(classes=("a",), backbone=backbone, image_shape=(256, 256)))
+    network = build_network(describe(backbone))
     channels = network.feature_pyramid.outputs[0].shape[-1]
 
     def make_ready() -> None:
@@ -74,7 +111,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet101")
     parser.add_argument("--sightings", type=int, nargs="+", default=[400, 3200])
     arguments = parser.parse_args()
-    rows = measure_kernels(arguments.backbone)
+    rows = measure_import() + measure_network(arguments.backbone) + measure_kernels(arguments.backbone)
     for count in arguments.sightings:
         rows += measure_turns(count)
     print(markdown(("work", "how", "s", "MB"), rows))

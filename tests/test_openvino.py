@@ -18,7 +18,7 @@ from ann.inference.tile_rows import TileBatch
 from ann.inference.tiles import Tile
 from ann.training.seeds import seed_everything
 from ann.weights import save_model
-from grass_session import create_mapset, open_session
+from grass_session import REPOSITORY, common_variables, create_mapset, open_session, warm_python
 from maskrcnn.cluster import DetectionWork
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.instances.pipeline import DetectionSettings
@@ -176,6 +176,24 @@ def test_the_module_says_what_it_runs_on(project, installed, grass_folder, tiny_
     done = session.run("i.ann.maskrcnn.detect", *flags, *bands, f"model={tiny_model}")
     assert f"The network runs on {runtime}" in " ".join(done.stderr.split())
     assert sum(json.loads(done.stdout)["classes"].values()) > 0
+
+
+LOADING = """
+import sys
+from maskrcnn.detector import load_detectors
+from maskrcnn.model_file import read_model
+model = read_model(sys.argv[1])
+(detector,), runtime = load_detectors(model, model.config)
+detector(__import__("numpy").zeros((1, *model.config.image_shape, 3), "float32"), confidence=0.0)
+print(runtime, "with TensorFlow" if "tensorflow" in sys.modules else "alone")
+"""
+
+
+def test_tensorflow_is_not_imported_beside_another_backend(tiny_model):
+    pytest.importorskip("torch")
+    variables = common_variables() | {"KERAS_BACKEND": "torch", "PYTHONPATH": str(REPOSITORY / "lib")}
+    done = warm_python("torch").run(["-c", LOADING, str(tiny_model)], variables)
+    assert done.stdout.startswith("OpenVINO") and done.stdout.endswith(" alone\n"), done.stdout + done.stderr
 
 
 @pytest.fixture

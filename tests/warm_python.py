@@ -29,7 +29,8 @@ from quick_graphs import skip_graph_optimisation
 
 START_SECONDS = 120
 IMPORTED = (  # those that there are
-    *("h5py", "PIL.Image", "rasterio", "scipy.ndimage", "shapely", "keras", "openvino"),
+    *("h5py", "PIL.Image", "rasterio", "scipy.ndimage", "shapely", "pyogrio", "pycocotools.mask"),
+    *("matplotlib.figure", "matplotlib.backends.backend_agg", "keras", "openvino"),
     *("grass.script", "grass.lib.raster", "grass.lib.vector", "grass.pygrass.raster"),
 )
 FIXED = ("KERAS_", "OMP_", "LC_", "LANG", "TF_")  # variables that are read when a library is imported

@@ -125,7 +125,7 @@ def _per_channel(values: np.ndarray) -> np.ndarray:
 
 def _activate(graph: Graph, output, activation):
     """`output` after one of Keras' activation functions."""
-    name = keras.activations.serialize(activation)
+    name = activation.__name__  # to serialise it Keras would import TensorFlow, whatever the backend
     if name == "linear":
         return output
     if name not in ("relu", "relu6", "sigmoid"):
