@@ -85,7 +85,6 @@ def connect_table(geometry: str, database: Database, table: str, key: str = "cat
         table=table,
         key=key,
         layer=1,
-        flags="o",
         env=grid_environment(),
     )
 

@@ -117,10 +117,9 @@ class MapFeatures:
         if copied is None:
             name, key = database.create_table(self._target.output, "cat INTEGER", temporary), "cat"
         else:
-            name, key = (
-                database.rename_table(copied.link.table, self._target.output, temporary),
-                copied.key,
-            )
+            gs.run_command("v.db.connect", map=geometry, layer=1, flags="d", env=grid_environment())
+            name = database.rename_table(copied.link.table, self._target.output, temporary)
+            key = copied.key
         connect_table(geometry, database, name, key)
         return table_of(geometry)
 
