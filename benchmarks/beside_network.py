@@ -41,7 +41,7 @@ def measure(work: Callable[[], object]) -> tuple[str, int]:
 def measure_import() -> list[tuple]:
     """Whole processes."""
     rows = []
-    for how, code in (("alone", "from ann.collecting import *; import_keras()"), ("all", "import keras")):
+    for how, code in (("alone", "from ann.packages import *; import_keras()"), ("all", "import keras")):
         code += "; import time, measuring; print(time.process_time(), measuring.peak_megabytes())"
         paths = os.pathsep.join(str(ROOT / name) for name in ("lib", "benchmarks"))
         environment = os.environ | {"PYTHONPATH": paths}

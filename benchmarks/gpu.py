@@ -403,7 +403,7 @@ def run_parts(program: str, arguments) -> None:
     """Measure in this process; a line of JSON for each part, when it is done."""
     end = time.monotonic() + arguments.seconds
     if program != "torchvision":
-        from ann.collecting import import_keras
+        from ann.packages import import_keras
 
         import_keras()
         from ann.devices.precision import use_precision

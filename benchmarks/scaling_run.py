@@ -119,7 +119,7 @@ def open_images(run: Run):
 
 def prepare(run: Run) -> dict:
     """Write scenes, and a model of random weights, from which all others start."""
-    from ann.collecting import import_keras
+    from ann.packages import import_keras
 
     import_keras()
     from ann.training.seeds import seed_everything

@@ -1,7 +1,9 @@
-"""Which Python packages are missing, before anything heavy is imported, and how to install them."""
+"""Python packages: which are missing, how to install them, and Keras without those that it does not need."""
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib.metadata
 import importlib.util
 import json
@@ -9,8 +11,10 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+
+from ann.collecting import collecting_paused
 
 BACKENDS = {"tensorflow": "tensorflow", "jax": "jax", "torch": "torch"}  # import names = names for pip
 PIP_NAMES = {
@@ -63,3 +67,26 @@ def install_hint(missing: Sequence[str]) -> str:
         others = " or ".join(sorted(set(BACKENDS) - set(missing)))
         text += f" (or set the environment variable KERAS_BACKEND to {others}, if that is installed)"
     return text
+
+
+def import_keras() -> None:
+    """Import Keras and its backend, alone; what is there by then is never looked through for garbage."""
+    with collecting_paused(), hidden({"jax", "matplotlib", "pandas"} - {configured_backend()}):
+        importlib.import_module("keras")
+        gc.freeze()
+
+
+@contextlib.contextmanager
+def hidden(packages: Collection[str]) -> Iterator[None]:
+    """Inside of the context packages that nobody has imported yet seem not to be installed.
+
+    Keras imports some if they are there, for its own plots, tables and checkpoints, which nothing here uses:
+    nearly a third of the time that a program takes to start.
+    """
+    packages = set(packages) - set(sys.modules)
+    sys.modules.update(dict.fromkeys(packages))
+    try:
+        yield
+    finally:
+        for name in packages:
+            del sys.modules[name]

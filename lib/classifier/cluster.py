@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ann.collecting import import_keras
 from ann.inference.tile_rows import TileBatch
+from ann.packages import import_keras
 from classifier.inference import class_worker
 from classifier.model_file import read_model
 

@@ -6,10 +6,10 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from ann.collecting import import_keras
 from ann.errors import AnnError
 from ann.inference.tile_rows import Workers
 from ann.inference.workers import load_on_devices, workers_of
+from ann.packages import import_keras
 from ann.weights import ModelFile, load_weights
 from maskrcnn.config import MaskRCNNConfig
 from maskrcnn.instances.pipeline import DetectionSettings, ask_network, mask_drawer, network_finder

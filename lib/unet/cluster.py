@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ann.collecting import import_keras
 from ann.inference.cells import CellSettings, cell_worker
 from ann.inference.tile_rows import TileBatch
+from ann.packages import import_keras
 from unet.classes import CellOutput
 from unet.model_file import read_model
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keras
 
-from ann.collecting import hidden
+from ann.packages import hidden
 
 
 def seed_everything(seed: int) -> None:

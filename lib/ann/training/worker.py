@@ -6,10 +6,9 @@ import os
 from contextlib import ExitStack
 from dataclasses import replace
 
-from ann.collecting import import_keras
 from ann.devices.place import Place
 from ann.evaluation.report import count
-from ann.packages import configured_backend
+from ann.packages import configured_backend, import_keras
 from ann.training.job import Job, Reporter, Silence, TrainingResult
 from ann.weights import load_weights, read_model
 

@@ -13,7 +13,6 @@ from pathlib import Path
 import grass.script as gs
 
 from ann.cluster.tiles import Network, cluster_workers
-from ann.collecting import import_keras
 from ann.errors import AnnError, SceneError
 from ann.grass.areas import find_vector
 from ann.grass.clear_up import clear_up
@@ -33,6 +32,7 @@ from ann.inference.processes import device_processes, wants_processes
 from ann.inference.tile_rows import Workers
 from ann.inference.values import unlike_training
 from ann.inference.workers import workers_of
+from ann.packages import import_keras
 from ann.weights import ModelFile
 from classifier.cluster import ClassWork
 from classifier.config import ClassifierConfig

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import grass.script as gs
 
 from ann.cluster.tiles import ClusterWorkers, Network, cluster_workers
-from ann.collecting import import_keras
 from ann.data.text import join_names, split_names
 from ann.errors import AnnError, ModelFileError, SceneError
 from ann.export.exported import Exported
@@ -39,6 +38,7 @@ from ann.grass.vector_output import table_columns
 from ann.inference.processes import device_processes, wants_processes
 from ann.inference.tile_rows import Workers
 from ann.multiples import check_multiple
+from ann.packages import import_keras
 from ann.weights import ModelFile
 from ann.weights.checkpoint import is_checkpoint
 from maskrcnn.cluster import DetectionWork

@@ -13,7 +13,6 @@ from grass.exceptions import CalledModuleError
 from grass.script.utils import legalize_vector_name
 
 from ann.cluster.tiles import ClusterWorkers, Network, cluster_workers
-from ann.collecting import import_keras
 from ann.errors import AnnError, SceneError
 from ann.export.exported import Exported
 from ann.grass.clear_up import clear_up
@@ -39,6 +38,7 @@ from ann.inference.processes import device_processes, wants_processes
 from ann.inference.tile_rows import Workers
 from ann.inference.workers import workers_of
 from ann.multiples import check_multiple
+from ann.packages import import_keras
 from ann.weights import ModelFile
 from unet.classes import CellOutput
 from unet.cluster import CellWork
