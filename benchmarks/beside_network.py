@@ -19,8 +19,6 @@ import sys
 import time
 from collections.abc import Callable
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import numpy as np
 from measuring import ROOT, markdown, peak_megabytes
 
@@ -41,12 +39,13 @@ def measure(work: Callable[[], object]) -> tuple[str, int]:
 def measure_import() -> list[tuple]:
     """Whole processes."""
     rows = []
-    for how, code in (("alone", "from ann.packages import *; import_keras()"), ("all", "import keras")):
+    alone = "from ann.packages import import_keras; import_keras()"
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'lib'}{os.pathsep}{ROOT / 'benchmarks'}"}
+    for how, code in (("alone", alone), ("all", "import keras")):
         code += "; import time, measuring; print(time.process_time(), measuring.peak_megabytes())"
-        paths = os.pathsep.join(str(ROOT / name) for name in ("lib", "benchmarks"))
-        environment = os.environ | {"PYTHONPATH": paths}
+        command = [sys.executable, "-c", code]
         for _ in range(2):  # files are read from disk in the first one
-            done = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
+            done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
         seconds, megabytes = done.stdout.split()
         rows.append(("import", how, f"{float(seconds):.2f}", int(megabytes)))
     return rows

@@ -178,7 +178,6 @@ def compare_shards(folder: Path, classes: list[str]) -> None:
 
 def make_model(path: Path, bands: int, classes: list[str]) -> None:
     """A model file of random weights."""
-
     from ann.training.seeds import seed_everything
     from ann.weights import save_model
     from maskrcnn.config import MaskRCNNConfig

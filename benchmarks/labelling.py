@@ -75,7 +75,6 @@ def choose(order: Sequence[tuple[int, int]], windows: dict, labels: int) -> list
 
 def train(images: Sequence[LabelledImage], classes: tuple[str, ...], arguments, folder: Path):
     """The trained network, from ImageNet weights, in float32, and the path of its model."""
-
     from ann.backbones import imagenet
     from ann.devices.precision import choose_precision, use_precision
     from ann.training.loop import run_epochs

@@ -63,7 +63,6 @@ def make_job(arguments, folder: Path) -> Job:
 
 def train_ours(job: Job, clock: Clock) -> tuple[Network, int]:
     """Train with the module's own loop: the network's probabilities, and how many weights it has."""
-
     from ann.devices.precision import choose_precision, use_precision
     from ann.training.loop import run_epochs
     from ann.training.seeds import seed_everything

@@ -71,7 +71,6 @@ def summarise(clock: Clock) -> dict:
 
 def train_ours(dataset, config, size, settings):
     """Train with the module's own loop: (function from a scaled image to detections, mean losses, clock)."""
-
     from ann.training.loop import run_epochs
     from ann.training.seeds import seed_everything
     from maskrcnn.instances.instances import paste_mask

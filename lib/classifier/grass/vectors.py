@@ -10,6 +10,7 @@ import grass.script as gs
 import numpy as np
 
 from ann.data.example import Example
+from ann.grass.areas import LAYER
 from ann.grass.attributes import connect_table
 from ann.grass.bands import Band
 from ann.grass.chips import SceneChips, chip_boxes, chip_windows
@@ -117,8 +118,9 @@ class MapFeatures:
         if copied is None:
             name, key = database.create_table(self._target.output, "cat INTEGER", temporary), "cat"
         else:
-            gs.run_command("v.db.connect", map=geometry, layer=1, flags="d", env=grid_environment())
             name = database.rename_table(copied.link.table, self._target.output, temporary)
+            # not before: by its link the table goes with an abandoned copy until `temporary` knows it
+            gs.run_command("v.db.connect", map=geometry, layer=LAYER, flags="d", env=grid_environment())
             key = copied.key
         connect_table(geometry, database, name, key)
         return table_of(geometry)
