@@ -130,6 +130,12 @@ def test_features_and_windows_of_maps_are_learnt_and_told(session, project, addo
     right = [row["use"] == row["class"] for row in rows if row["class"]]
     assert len(right) == 88 and sum(right) > 70
     assert all(row["class"] == "" for row in rows if int(row["cat"]) % 12 == 0)
+    # a map without a table stays without, and is told the same
+    session.run("v.extract", "-t", "input=plots", "output=bare")
+    session.run(*predict, "vector=bare", "output=told_bare")
+    classes = {row["cat"]: row["class"] for row in rows}
+    assert {row["cat"]: row["class"] for row in session.rows("told_bare")} == classes
+    assert "not connected" in session.run("v.db.connect", "-p", "map=bare").stderr
     first = rows[0]
     assert float(first["probability"]) >= float(first["runner_up_probability"])
     assert first["class"] != first["runner_up"]

@@ -56,6 +56,8 @@ def check_columns(name: str, columns: Mapping[str, str], driver: str) -> None:
             f"The database of DBF files takes names of columns of {NAME_LENGTH} letters only. Use SQLite: "
             "db.connect -d"
         )
+    if table_of(name) is None:
+        return
     found = gs.vector_columns(name, LAYER, env=grid_environment())
     existing = {column.lower(): details["type"] for column, details in found.items()}
     clashes = [column for column in columns if column.lower() in existing]
