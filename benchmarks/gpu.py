@@ -32,7 +32,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -389,14 +389,19 @@ def parts(program: str, arguments) -> Iterator[tuple[dict, Callable]]:
             yield {"part": "parity", "precision": precision, "note": note}, measure_parity
 
 
-def compile_layers() -> None:
-    """Have PyTorch compile the functional parts of networks, each for its shapes."""
+@contextmanager
+def compiled_layers() -> Iterator[None]:
+    """Inside of the context PyTorch compiles the functional parts of networks, each for its shapes."""
     import torch
 
     from ann.pytorch import layers
 
     torch._dynamo.config.recompile_limit = 64  # of one function, which runs all the parts
-    layers.run = torch.compile(layers.run, dynamic=False)
+    run, layers.run = layers.run, torch.compile(layers.run, dynamic=False)
+    try:
+        yield
+    finally:
+        layers.run = run
 
 
 def run_parts(program: str, arguments) -> None:
@@ -409,8 +414,6 @@ def run_parts(program: str, arguments) -> None:
         from ann.devices.precision import use_precision
         from ann.training.seeds import seed_everything
     card = Card(program)
-    if arguments.compile and program == "torch":
-        compile_layers()
     for called, measure in parts(program, arguments):
         row = {"program": program, "card": card.name} | called
         arguments.precision = called["precision"]
@@ -422,6 +425,8 @@ def run_parts(program: str, arguments) -> None:
                     if program != "torchvision":
                         stack.enter_context(use_precision(arguments.precision))
                         seed_everything(1)
+                    if arguments.compile and (program, called["part"]) == ("torch", "train"):
+                        stack.enter_context(compiled_layers())
                     card.start_peak()
                     row |= measure(arguments, card)
                     row |= card.peak()
@@ -493,7 +498,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--proposals", type=int, default=1000, help="of an image; twice as many in training")
     parser.add_argument("--detections", type=int, default=100, help="that survive in a tile, at most")
     parser.add_argument("--matrix", type=int, default=8192, help="side of the matrices of the ceiling")
-    parser.add_argument("--compile", action="store_true", help="PyTorch's layers, first for minutes")
+    parser.add_argument("--compile", action="store_true", help="PyTorch's layers in training")
     parser.add_argument("--csv", type=Path, default=RESULTS / "gpu.csv")
     parser.add_argument("--measure", choices=PROGRAMS, help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, default=1e6, help=argparse.SUPPRESS)
